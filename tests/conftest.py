@@ -1,0 +1,65 @@
+"""Fixtures that every test may use: the shared data and the tools of peers.
+
+Where one is absent the test is skipped with the reason, or fails when CI=true, so that a green CI
+never hides a test that did not run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def skip_or_fail(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI=true and {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the shared test data (TFKT_NODE_TEST_DATA, default ../shared/data)."""
+    folder = Path(os.environ.get("TFKT_NODE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        skip_or_fail(f"the shared test data are not at {folder}; set TFKT_NODE_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """Return the path of a command, or skip: `storescu = require_tool("storescu")`."""
+
+    def find(name: str) -> str:
+        # Debian keeps PostgreSQL's server commands and Orthanc out of some users' PATH.
+        places = os.pathsep.join(
+            [
+                os.environ.get("PATH", ""),
+                "/usr/sbin",
+                *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
+            ]
+        )
+        path = shutil.which(name, path=places)
+        if path is None:
+            skip_or_fail(f"the command {name} is not installed")
+            raise AssertionError
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def require_module() -> Callable[[str], None]:
+    """Skip unless a Python module can be imported: `require_module("torch")`."""
+
+    def find(name: str) -> None:
+        if importlib.util.find_spec(name) is None:
+            skip_or_fail(f"the Python package {name} is not installed")
+
+    return find
