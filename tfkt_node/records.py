@@ -41,6 +41,7 @@ class Reason(StrEnum):
     sentence: str
 
     def __new__(cls, value: str, sentence: str) -> Reason:
+        """Keep the sentence beside the value."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence

@@ -199,7 +199,7 @@ class Storage(Group):
     )
     database: str = Field(
         "",
-        description="SQLAlchemy URL; empty means SQLite `audit.db` in the spool; postgresql+psycopg://… for PostgreSQL",
+        description="SQLAlchemy URL (postgresql+psycopg://…); empty: SQLite, audit.db in the spool",
     )
 
     @property
@@ -286,8 +286,9 @@ class Settings(BaseSettings):
             raise ValueError("scoring.device 'cuda' needs scoring.engine 'torch'")
         if not is_loopback(self.reception.host) and not any(peer.send for peer in self.peers):
             raise ValueError(
-                f"reception.host {self.reception.host!r} is beyond loopback and no peer has send = true: "
-                "nobody could call; list the senders under [[peers]] or listen on 127.0.0.1"
+                f"reception.host {self.reception.host!r} is beyond loopback and no peer has "
+                "send = true: nobody could call; list the senders under [[peers]] or listen "
+                "on 127.0.0.1"
             )
         return self
 
