@@ -93,8 +93,7 @@ class RunningNode:
         self._process.wait()
 
     def stop(self) -> None:
-        assert self._process is not None
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(30)
 
