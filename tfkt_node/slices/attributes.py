@@ -1,0 +1,147 @@
+"""Read attributes of data sets that may hold anything: typed values out, or None.
+
+pydicom converts a value when it is touched, so a broken one raises (or warns) far from the file.
+Every touch goes through here, and every foreign exception becomes SetAside in one place.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.sequence import Sequence
+
+from tfkt_node.records import Reason, SetAside
+
+FOREIGN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom and the decoders raise on broken input, seen over the zoo of test files."""
+
+
+@contextmanager
+def foreign_errors_as(reason: Reason, detail: str) -> Iterator[None]:
+    """Map what libraries raise on broken input to SetAside, and keep their warnings quiet.
+
+    The library's own text is dropped: it may quote values of the data set.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FOREIGN_ERRORS as error:
+        raise SetAside(reason, f"{detail} ({type(error).__name__})") from error
+
+
+def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
+    """Read a Part 10 file, without its pixel data unless asked for.
+
+    Raises SetAside: FILE_MISSING, or UNREADABLE where the bytes are no sound data set. Other
+    errors of the file system pass through: they say nothing about the file.
+    """
+    with foreign_errors_as(Reason.UNREADABLE, "not a sound DICOM file"):
+        try:
+            ds = dcmread(path, stop_before_pixels=not pixels)
+        except FileNotFoundError:
+            raise SetAside(Reason.FILE_MISSING) from None
+    # pydicom logs and returns an empty data set where a closing delimiter is missing.
+    if len(ds) == 0:
+        raise SetAside(Reason.UNREADABLE, "the data set breaks off before its first element")
+    return ds
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """Return the value as text without padding; '' where missing, unreadable or multi-valued."""
+    value = _value(ds, keyword)
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return all values as text without padding; () where missing or unreadable."""
+    value = _value(ds, keyword)
+    values = [value] if isinstance(value, str) else _listed(value)
+    return tuple(str(part).strip(" \0") for part in values)
+
+
+def integer(ds: Dataset, keyword: str) -> int | None:
+    """Return the single whole number; None where missing, unreadable or not whole."""
+    number = decimal(ds, keyword)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def decimal(ds: Dataset, keyword: str) -> float | None:
+    """Return the single finite number; None where missing or anything else."""
+    found = decimals(ds, keyword, 1)
+    return found[0] if found else None
+
+
+def decimals(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Return exactly `count` finite numbers, or None."""
+    value = _value(ds, keyword)
+    values = _listed(value) or ([] if value is None else [value])
+    try:
+        numbers = tuple(float(part) for part in values)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def count(ds: Dataset, keyword: str) -> int:
+    """Return how many items a sequence has; 0 where it is missing or unreadable."""
+    value = _value(ds, keyword)
+    return len(value) if isinstance(value, Sequence) else 0
+
+
+def item(ds: Dataset, keyword: str, index: int = 0) -> Dataset | None:
+    """Return one item of a sequence; None where it is missing or unreadable."""
+    value = _value(ds, keyword)
+    return value[index] if isinstance(value, Sequence) and index < len(value) else None
+
+
+def functional_group(ds: Dataset, frame: int | None, keyword: str) -> Dataset | None:
+    """Return the item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
+
+    frame: 1-based. The frame's own group wins over the shared one. None for single-frame objects.
+    """
+    if frame is None:
+        return None
+    own = item(ds, "PerFrameFunctionalGroupsSequence", frame - 1)
+    shared = item(ds, "SharedFunctionalGroupsSequence")
+    for group in (own, shared):
+        found = item(group, keyword) if group is not None else None
+        if found is not None:
+            return found
+    return None
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ds.get(keyword)
+        except (*FOREIGN_ERRORS, NotImplementedError):
+            return None
+
+
+def _listed(value: Any) -> list[Any]:
+    is_many = hasattr(value, "__iter__") and not isinstance(value, str | bytes | Dataset)
+    return list(value) if is_many else []

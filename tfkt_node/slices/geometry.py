@@ -1,0 +1,220 @@
+"""Order axial slices along their normal and group them into stacks.
+
+Patient coordinates (PS3.3 C.7.6.2.1.1), mm. A header that does not tell gives None, never a guess;
+what cannot be ordered in space keeps the order of instance number and frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from statistics import median
+
+from pydicom.dataset import Dataset
+
+from tfkt_node.records import CT_IMAGE, InstanceRef, Reason, SetAside, SliceGeometry, Stack
+from tfkt_node.slices.attributes import (
+    count,
+    decimal,
+    decimals,
+    functional_group,
+    integer,
+    item,
+    text,
+    texts,
+)
+from tfkt_node.slices.decoding import number_of_frames
+
+Vector = tuple[float, float, float]
+
+AXIAL_LIMIT_DEG = 35.0
+"""Angle between slice normal and table axis up to which a plane counts as axial: gantries tilt up
+to 30 degrees, coronal and sagittal planes lie at 90."""
+
+SAME_PLANE_DEG = 1.0
+"""Slices whose normals differ by less belong to one stack."""
+
+SAME_POSITION_MM = 0.01
+"""Decimal strings of one position differ by less than this."""
+
+GAP_FACTOR = 1.5
+"""A step longer than this many median steps means a missing slice."""
+
+
+def slices_of(ref: InstanceRef, ds: Dataset) -> list[SliceGeometry]:
+    """Describe every slice of an instance: one, or one a frame for the enhanced classes.
+
+    Raises SetAside: NOT_CT where Modality contradicts the class, UNDECODABLE where Rows, Columns
+    or Number of Frames make no sense, NO_GEOMETRY where a multi-frame object does not describe
+    each of its frames.
+    """
+    if text(ds, "Modality") not in ("", "CT"):
+        raise SetAside(Reason.NOT_CT, "Modality and SOP class disagree")
+    rows, columns, frames = integer(ds, "Rows"), integer(ds, "Columns"), number_of_frames(ds)
+    if rows is None or columns is None or frames is None or rows < 1 or columns < 1:
+        raise SetAside(Reason.UNDECODABLE, "Rows, Columns or Number of Frames is not usable")
+    if ref.sop_class_uid == CT_IMAGE:
+        return [_slice(ref, ds, None, rows, columns)]
+    described = count(ds, "PerFrameFunctionalGroupsSequence")
+    if described != frames:
+        raise SetAside(Reason.NO_GEOMETRY, f"{frames} frames, of which {described} are described")
+    return [_slice(ref, ds, frame, rows, columns) for frame in range(1, frames + 1)]
+
+
+def plane(orientation: tuple[float, ...] | None) -> str:
+    """Name the plane: AXIAL, CORONAL, SAGITTAL, OBLIQUE, or UNKNOWN without orientation.
+
+    AXIAL: the normal lies within 35 degrees of the table axis, so that tilted gantries stay in.
+    """
+    if orientation is None:
+        return "UNKNOWN"
+    along = [abs(part) for part in normal(orientation)]
+    limit = math.cos(math.radians(AXIAL_LIMIT_DEG))
+    for name, part in zip(("SAGITTAL", "CORONAL", "AXIAL"), along, strict=True):
+        if part >= limit:
+            return name
+    return "OBLIQUE"
+
+
+def normal(orientation: tuple[float, ...]) -> Vector:
+    """Return the unit normal, row direction x column direction, of six direction cosines."""
+    (rx, ry, rz), (cx, cy, cz) = orientation[:3], orientation[3:]
+    cross = (ry * cz - rz * cy, rz * cx - rx * cz, rx * cy - ry * cx)
+    length = math.hypot(*cross)
+    return (cross[0] / length, cross[1] / length, cross[2] / length)
+
+
+def stacks(slices: Iterable[SliceGeometry]) -> list[Stack]:
+    """Group slices by plane, acquisition, kernel and matrix, each in order along the normal.
+
+    The order of the stacks is that of their first slices' instance numbers; it does not depend on
+    the order given. Positions held more than once stay, one after the other.
+    """
+    groups: dict[tuple[object, ...], list[SliceGeometry]] = defaultdict(list)
+    planes: list[Vector] = []
+    for one in sorted(slices, key=_by_number):
+        direction = _nearest_plane(one, planes)
+        groups[(direction, one.acquisition, one.kernel, one.rows, one.columns)].append(one)
+    return [_stack(group) for group in groups.values()]
+
+
+# --------------------------------------------------------------------------- one slice
+
+
+def _slice(
+    ref: InstanceRef, ds: Dataset, frame: int | None, rows: int, columns: int
+) -> SliceGeometry:
+    orientation = _orientation(functional_group(ds, frame, "PlaneOrientationSequence") or ds)
+    place = functional_group(ds, frame, "PlanePositionSequence") or ds
+    origin = decimals(place, "ImagePositionPatient", 3)
+    measures = functional_group(ds, frame, "PixelMeasuresSequence") or ds
+    spacing = decimals(measures, "PixelSpacing", 2)
+    if spacing is not None and min(spacing) <= 0:
+        spacing = None
+    content = functional_group(ds, frame, "FrameContentSequence")
+    return SliceGeometry(
+        instance=ref,
+        frame=frame,
+        rows=rows,
+        columns=columns,
+        origin_mm=(origin[0], origin[1], origin[2]) if origin else None,
+        orientation=orientation,
+        position_mm=_along(origin, orientation),
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        slice_thickness_mm=decimal(measures, "SliceThickness"),
+        acquisition=_acquisition(ds, content),
+        kernel=_kernel(ds, frame),
+        image_type=_image_type(ds, frame),
+        instance_number=integer(ds, "InstanceNumber"),
+        body_part=_body_part(ds, frame),
+    )
+
+
+def _orientation(source: Dataset) -> tuple[float, ...] | None:
+    """Six direction cosines, if they span a plane: unit vectors, square to each other."""
+    cosines = decimals(source, "ImageOrientationPatient", 6)
+    if cosines is None:
+        return None
+    row, column = cosines[:3], cosines[3:]
+    skew = sum(a * b for a, b in zip(row, column, strict=True))
+    is_sound = all(abs(math.hypot(*axis) - 1) < 0.01 for axis in (row, column)) and abs(skew) < 0.01
+    return cosines if is_sound else None
+
+
+def _along(origin: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
+    if origin is None or orientation is None:
+        return None
+    return sum(a * b for a, b in zip(origin, normal(orientation), strict=True))
+
+
+def _acquisition(ds: Dataset, content: Dataset | None) -> str | None:
+    number = integer(content, "FrameAcquisitionNumber") if content is not None else None
+    if number is None:
+        number = integer(ds, "AcquisitionNumber")
+    return None if number is None else str(number)
+
+
+def _kernel(ds: Dataset, frame: int | None) -> str | None:
+    source = functional_group(ds, frame, "CTReconstructionSequence") or ds
+    return "\\".join(texts(source, "ConvolutionKernel")) or None
+
+
+def _image_type(ds: Dataset, frame: int | None) -> tuple[str, ...]:
+    """Frame Type with the technique of a volume calculation (0008,9207), else Image Type."""
+    kind = functional_group(ds, frame, "CTImageFrameTypeSequence")
+    if kind is None:
+        return tuple(value.upper() for value in texts(ds, "ImageType"))
+    values = (*texts(kind, "FrameType"), text(kind, "VolumeBasedCalculationTechnique"))
+    return tuple(value.upper() for value in values if value)
+
+
+def _body_part(ds: Dataset, frame: int | None) -> str:
+    anatomy = functional_group(ds, frame, "FrameAnatomySequence")
+    region = item(anatomy, "AnatomicRegionSequence") if anatomy is not None else None
+    meaning = text(region, "CodeMeaning") if region is not None else ""
+    return (meaning or text(ds, "BodyPartExamined")).upper()
+
+
+# --------------------------------------------------------------------------- one stack
+
+
+def _by_number(one: SliceGeometry) -> tuple[float, int, str]:
+    number = math.inf if one.instance_number is None else one.instance_number
+    return number, one.frame or 0, one.instance.sop_uid
+
+
+def _nearest_plane(one: SliceGeometry, planes: list[Vector]) -> int:
+    """Index of the known plane that a slice lies in, a new one where none is near; -1 unknown."""
+    if one.orientation is None:
+        return -1
+    direction = normal(one.orientation)
+    limit = math.cos(math.radians(SAME_PLANE_DEG))
+    for index, known in enumerate(planes):
+        if sum(a * b for a, b in zip(direction, known, strict=True)) >= limit:
+            return index
+    planes.append(direction)
+    return len(planes) - 1
+
+
+def _stack(group: list[SliceGeometry]) -> Stack:
+    first = group[0]
+    if all(one.origin_mm is not None and one.orientation is not None for one in group):
+        # One direction for all: single normals differ in the last digits of their decimal strings.
+        group = sorted(group, key=lambda one: (_along(one.origin_mm, first.orientation),))
+        places = [_along(one.origin_mm, first.orientation) or 0.0 for one in group]
+    else:
+        places = []
+    steps = [after - before for before, after in pairwise(places)]
+    real = [step for step in steps if step > SAME_POSITION_MM]
+    spacing = median(real) if real else None
+    return Stack(
+        acquisition=first.acquisition,
+        orientation=plane(first.orientation),
+        kernel=first.kernel,
+        slices=tuple(group),
+        spacing_mm=None if spacing is None else round(spacing, 4),
+        gaps=sum(step > GAP_FACTOR * spacing for step in real) if spacing else 0,
+        repeated=len(steps) - len(real),
+    )
