@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tfkt_node import __version__
+
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -33,6 +35,10 @@ ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.1"
 LEGACY_ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.2"
 CT_CLASSES = frozenset({CT_IMAGE, ENHANCED_CT_IMAGE, LEGACY_ENHANCED_CT_IMAGE})
 """The three Storage classes whose instances belong to a revision; all others are set aside."""
+
+IMPLEMENTATION_CLASS_UID = "2.25.141070058647968747430635987610693652429"
+"""Names this software in associations and in the file meta information of all it writes."""
+IMPLEMENTATION_VERSION_NAME = f"TFKT_NODE_{__version__}"[:16]
 
 
 class Reason(StrEnum):
@@ -224,6 +230,7 @@ class SliceGeometry:
 
     frame: 1-based for multi-frame objects, None otherwise. normal: unit vector, row x column.
     position_mm: the origin along the normal. None: the header does not tell.
+    image_type: Image Type, or the frame's own Frame Type. body_part: '' where unknown.
     """
 
     instance: InstanceRef
@@ -239,6 +246,7 @@ class SliceGeometry:
     kernel: str | None
     image_type: tuple[str, ...]
     instance_number: int | None
+    body_part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
