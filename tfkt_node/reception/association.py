@@ -1,0 +1,293 @@
+"""The Storage SCP: associations, presentation contexts, and the answer to each C-STORE.
+
+The handler stores and answers; it decodes nothing, never touches the database and never shows a
+value in a log (P1, P7, P10). Who may call is decided by the door (P11).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom.pdu_primitives import A_P_ABORT
+from pynetdicom.sop_class import Verification
+
+from tfkt_node.reception.door import Door
+from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
+from tfkt_node.reception.instances import (
+    CANNOT_UNDERSTAND,
+    DOES_NOT_MATCH_CLASS,
+    ReceivedInstance,
+    Spool,
+)
+from tfkt_node.records import (
+    CT_CLASSES,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    AssociationEnd,
+    Refused,
+)
+from tfkt_node.settings import Reception
+
+LOGGER = logging.getLogger(__name__)
+
+SUCCESS, PROCESSING_FAILURE = 0x0000, 0x0110
+MAXIMUM_PDU_BYTES = 128 * 1024
+"""Large PDUs cut the receiver's CPU time by a third; a sender may use smaller ones."""
+
+UNCOMPRESSED = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+"""In the order of preference, after the compressed ones."""
+
+
+def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
+    """Return the transfer syntaxes to accept, the preferred first.
+
+    The acceptor's order decides. Compressed ones come first, so that what is compressed stays so;
+    decodable: in the caller's order, which should name lossless ones before lossy ones.
+    """
+    compressed = [uid for uid in dict.fromkeys(map(str, decodable)) if uid not in UNCOMPRESSED]
+    return [*compressed, *map(str, UNCOMPRESSED)]
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One association: who calls, and what has become of its instances so far."""
+
+    association_id: str
+    calling_ae: str
+    address: str
+    stored: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    lost: bool = False
+
+
+class StorageSCP:
+    """The server. start() listens; stop() ends it cleanly.
+
+    offer: takes each arrival over, at once and without failing. decodable: transfer syntaxes that
+    the scorer can decode.
+    """
+
+    def __init__(  # noqa: PLR0913 - wired in one place, each by name
+        self,
+        settings: Reception,
+        door: Door,
+        spool: Spool,
+        offer: Callable[[Arrival], None],
+        *,
+        decodable: Sequence[str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._door = door
+        self._spool = spool
+        self._offer = offer
+        self._clock = clock
+        self._ae = self._application_entity(decodable)
+        self._server: Any = None
+        self._visits: dict[Any, _Visit] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on: the system's choice when the setting is 0."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be bound."""
+        # Process-wide switches of the library, which by default prints identifiers at INFO (P10)
+        # and formats every message for its log even when nothing is printed.
+        _config.LOG_REQUEST_IDENTIFIERS = False
+        _config.LOG_RESPONSE_IDENTIFIERS = False
+        _config.LOG_HANDLER_LEVEL = "none"
+        self._server = self._ae.start_server(
+            (self._settings.host, self._settings.port),
+            block=False,
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, self._limit_silence),
+                (evt.EVT_REQUESTED, self._check_door),
+                (evt.EVT_ESTABLISHED, self._open),
+                (evt.EVT_C_ECHO, lambda _: SUCCESS),
+                (evt.EVT_C_STORE, self._answer),
+                (evt.EVT_ACSE_RECV, self._note_loss),
+                (evt.EVT_RELEASED, self._released),
+                (evt.EVT_ABORTED, self._aborted),
+            ],
+        )
+        LOGGER.info("reception.listening host=%s port=%d", self._settings.host, self.port)
+
+    def stop(self, limit_s: float) -> None:
+        """Accept no more, let open associations end for at most limit_s seconds, abort the rest."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.shutdown()
+        deadline = time.monotonic() + limit_s
+        while server.active_associations and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._ae.shutdown()
+        self.end_dead_associations()
+        LOGGER.info("reception.stopped")
+
+    def end_dead_associations(self) -> None:
+        """Record as lost every association whose thread ended without a word of the library."""
+        with self._lock:
+            dead = [assoc for assoc in self._visits if not assoc.is_alive()]
+        for assoc in dead:
+            self._end(assoc, AssociationEnd.LOST)
+
+    # ------------------------------------------------------------------ the library's set-up
+
+    def _application_entity(self, decodable: Sequence[str]) -> AE:
+        ae = AE(ae_title=self._settings.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
+        ae.maximum_associations = self._settings.maximum_associations
+        ae.acse_timeout = self._settings.socket_timeout_s
+        ae.network_timeout = self._settings.network_timeout_s
+        ae.add_supported_context(Verification)
+        syntaxes = transfer_syntaxes(decodable)
+        for sop_class in sorted(CT_CLASSES):
+            ae.add_supported_context(sop_class, syntaxes)
+        if self._settings.other_classes == "set_aside":
+            for context in AllStoragePresentationContexts:
+                if context.abstract_syntax not in CT_CLASSES:
+                    ae.add_supported_context(context.abstract_syntax, syntaxes)
+        return ae
+
+    def _limit_silence(self, event: Any) -> None:
+        """Bound the wait inside a PDU: without it a stalled peer holds its place for ever."""
+        event.assoc.dul.socket.socket.settimeout(self._settings.socket_timeout_s)
+
+    # ------------------------------------------------------------------ associations
+
+    def _check_door(self, event: Any) -> None:
+        request = event.assoc.requestor.primitive
+        calling_ae, address = request.calling_ae_title, event.assoc.requestor.address
+        rejection = self._door.rejection(calling_ae, request.called_ae_title, address)
+        if rejection is None:
+            return
+        LOGGER.warning(
+            "association.rejected calling=%r called=%r address=%s why=%r",
+            calling_ae,
+            request.called_ae_title,
+            address,
+            rejection.why,
+        )
+        event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+        event.assoc.kill()  # waits until the answer is out, before the socket is closed
+
+    def _open(self, event: Any) -> None:
+        requestor = event.assoc.requestor
+        visit = _Visit(uuid.uuid4().hex, requestor.ae_title.strip(), requestor.address)
+        with self._lock:
+            self._visits[event.assoc] = visit
+        self._offer(
+            AssociationOpened(
+                association_id=visit.association_id,
+                calling_ae=visit.calling_ae,
+                called_ae=self._settings.ae_title,
+                address=visit.address,
+                at=self._clock(),
+            )
+        )
+        self.end_dead_associations()
+
+    def _note_loss(self, event: Any) -> None:
+        if isinstance(event.primitive, A_P_ABORT) and event.assoc in self._visits:
+            self._visits[event.assoc].lost = True
+
+    def _released(self, event: Any) -> None:
+        self._end(event.assoc, AssociationEnd.RELEASED)
+
+    def _aborted(self, event: Any) -> None:
+        visit = self._visits.get(event.assoc)
+        lost = visit is not None and visit.lost
+        self._end(event.assoc, AssociationEnd.LOST if lost else AssociationEnd.ABORTED)
+
+    def _end(self, assoc: Any, how: AssociationEnd) -> None:
+        with self._lock:
+            visit = self._visits.pop(assoc, None)
+        if visit is None:
+            return
+        self._offer(AssociationEnded(visit.association_id, how, self._clock()))
+        LOGGER.info(
+            "association.ended calling=%r address=%s how=%s stored=%d duplicates=%d refused=%d",
+            visit.calling_ae,
+            visit.address,
+            how.value,
+            visit.stored,
+            visit.duplicates,
+            visit.refused,
+        )
+
+    # ------------------------------------------------------------------ C-STORE
+
+    def _answer(self, event: Any) -> Dataset | int:
+        """Answer a C-STORE: 0x0000 only once the instance is on the disk (P1)."""
+        visit = self._visits[event.assoc]
+        try:
+            stored, is_new = self._spool.store(self._received(event, visit))
+        except Refused as refused:
+            visit.refused += 1
+            LOGGER.warning(
+                "instance.refused calling=%r status=0x%04X why=%r",
+                visit.calling_ae,
+                refused.status,
+                str(refused),
+            )
+            return _failure(refused.status, str(refused))
+        except Exception as error:  # noqa: BLE001 - the library would print it, values and all
+            visit.refused += 1
+            LOGGER.error("instance.failed error=%s", type(error).__name__)
+            return _failure(PROCESSING_FAILURE, "Internal error")
+        visit.stored += is_new
+        visit.duplicates += not is_new
+        self._offer(stored)
+        return SUCCESS
+
+    def _received(self, event: Any, visit: _Visit) -> ReceivedInstance:
+        request = event.request
+        sop_class_uid = str(request.AffectedSOPClassUID)
+        if sop_class_uid != event.context.abstract_syntax:
+            raise Refused("SOP Class is not that of the context", DOES_NOT_MATCH_CLASS)
+        if request.DataSet is None:
+            raise Refused("There is no data set", CANNOT_UNDERSTAND)
+        return ReceivedInstance(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            dataset=request.DataSet.getbuffer(),
+            calling_ae=visit.calling_ae,
+            received_at=self._clock(),
+            association_id=visit.association_id,
+        )
+
+
+def _failure(status: int, comment: str) -> Dataset:
+    """Make a failure response. comment: Error Comment (0000,0902), LO, no identifier."""
+    response = Dataset()
+    response.Status = status
+    response.ErrorComment = comment[:64]
+    return response

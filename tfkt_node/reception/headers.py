@@ -1,0 +1,191 @@
+"""Read what the index needs from the header of a stored instance, whatever its content.
+
+Nothing is decoded but a handful of short texts; what a report copies later is kept in the bytes and
+the character set of its source. Pixel data are never touched.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import zlib
+from pathlib import Path
+
+from pydicom.charset import python_encoding
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+
+from tfkt_node.reception.elements import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Buffer,
+    Element,
+    Encoding,
+    explicit_little,
+    sniff_encoding,
+    walk,
+)
+from tfkt_node.reception.instances import read_meta
+from tfkt_node.records import InstanceHeader, SetAside
+
+COPIED = {
+    0x00080005: "SpecificCharacterSet",
+    0x00080020: "StudyDate",
+    0x00080030: "StudyTime",
+    0x00080050: "AccessionNumber",
+    0x00080051: "IssuerOfAccessionNumberSequence",
+    0x00080070: "Manufacturer",
+    0x00080080: "InstitutionName",
+    0x00080090: "ReferringPhysicianName",
+    0x00080201: "TimezoneOffsetFromUTC",
+    0x00081010: "StationName",
+    0x00081030: "StudyDescription",
+    0x00081090: "ManufacturerModelName",
+    0x00081110: "ReferencedStudySequence",
+    0x00100010: "PatientName",
+    0x00100020: "PatientID",
+    0x00100021: "IssuerOfPatientID",
+    0x00100030: "PatientBirthDate",
+    0x00100040: "PatientSex",
+    0x00101010: "PatientAge",
+    0x00101020: "PatientSize",
+    0x00101030: "PatientWeight",
+    0x00180015: "BodyPartExamined",
+    0x00181000: "DeviceSerialNumber",
+    0x00181030: "ProtocolName",
+    0x0020000D: "StudyInstanceUID",
+    0x00200010: "StudyID",
+    0x00400275: "RequestAttributesSequence",
+}
+"""The attributes that a report copies, all of them below the pixel data."""
+
+CHARACTER_SET, MODALITY, SERIES_DESCRIPTION = 0x00080005, 0x00080060, 0x0008103E
+MANUFACTURER, SOP_CLASS = 0x00080070, 0x00080016
+STUDY_DATE, ACCESSION_NUMBER = 0x00080020, 0x00080050
+PATIENT_ID, STUDY_UID, SERIES_UID = 0x00100020, 0x0020000D, 0x0020000E
+INSTANCE_NUMBER, IMAGES_IN_ACQUISITION, IN_SERIES = 0x00200013, 0x00201002, 0x00201209
+READ = frozenset(COPIED) | {
+    MODALITY,
+    SERIES_DESCRIPTION,
+    SOP_CLASS,
+    SERIES_UID,
+    INSTANCE_NUMBER,
+    IMAGES_IN_ACQUISITION,
+    IN_SERIES,
+}
+LAST = max(READ)
+
+OWN_MANUFACTURER = "tfkt-node"
+OWN_DESCRIPTION = "CT image quality"
+OWN_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.88.22",
+    "1.2.840.10008.5.1.4.1.1.88.33",
+    "1.2.840.10008.5.1.4.1.1.88.59",
+)
+"""Enhanced SR, Comprehensive SR, Key Object Selection: what this node makes."""
+
+INFLATED_BYTES = 4 << 20
+"""Of a deflated data set this much is inflated: the header is in it, and a bomb does not go off."""
+
+ENCODINGS = {
+    str(ImplicitVRLittleEndian): IMPLICIT_LITTLE,
+    str(ExplicitVRBigEndian): EXPLICIT_BIG,
+}
+
+
+def read_header(path: Path) -> InstanceHeader:
+    """Read the header of a stored instance. Odd content is no error: what cannot be read is ''.
+
+    A missing Series Instance UID is replaced by the SOP Instance UID: a series of one. Raises
+    OSError when the file is gone.
+    """
+    try:
+        meta, start = read_meta(path)
+    except SetAside:
+        return _header(b"", {}, "")
+    sop_uid = meta.get(3, "")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if meta.get(0x10) == DeflatedExplicitVRLittleEndian:
+            inflated = _inflate(data[start : start + INFLATED_BYTES])
+            return _header(inflated, _elements(inflated, 0, EXPLICIT_LITTLE), sop_uid)
+        encoding = ENCODINGS.get(meta.get(0x10, ""), EXPLICIT_LITTLE)
+        return _header(data, _elements(data, start, encoding), sop_uid)
+
+
+def _inflate(deflated: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, INFLATED_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _elements(buffer: Buffer, start: int, declared: Encoding) -> dict[int, Element]:
+    found: dict[int, Element] = {}
+    encoding = sniff_encoding(buffer, start, declared)
+    for element in walk(buffer, start, len(buffer), encoding):
+        if element.tag > LAST:
+            break
+        if element.tag in READ:
+            found.setdefault(element.tag, element)
+    return found
+
+
+def _header(buffer: Buffer, found: dict[int, Element], sop_uid: str) -> InstanceHeader:
+    codec = _codec(_value(buffer, found, CHARACTER_SET))
+
+    def text(tag: int) -> str:
+        # NUL is removed everywhere: no value may hold it, and PostgreSQL refuses it.
+        return _value(buffer, found, tag).decode(codec, "replace").replace("\0", "").strip()
+
+    manufacturer, description = text(MANUFACTURER), text(SERIES_DESCRIPTION)
+    return InstanceHeader(
+        patient_id=text(PATIENT_ID),
+        study_uid=text(STUDY_UID),
+        series_uid=text(SERIES_UID) or sop_uid,
+        modality=text(MODALITY),
+        accession_number=text(ACCESSION_NUMBER),
+        study_date=text(STUDY_DATE),
+        series_description=description,
+        instance_number=_number(text(INSTANCE_NUMBER)),
+        expected_count=_count(text(IN_SERIES)) or _count(text(IMAGES_IN_ACQUISITION)),
+        made_by_this_node=manufacturer == OWN_MANUFACTURER
+        or (description.startswith(OWN_DESCRIPTION) and text(SOP_CLASS) in OWN_CLASSES),
+        attributes=b"".join(
+            explicit_little(buffer, found[tag]) for tag in sorted(COPIED) if tag in found
+        ),
+    )
+
+
+def _value(buffer: Buffer, found: dict[int, Element], tag: int) -> bytes:
+    element = found.get(tag)
+    return bytes(buffer[element.start : element.end]) if element else b""
+
+
+def _codec(character_set: bytes) -> str:
+    """Return the Python codec of the first known term (PS3.3 C.12.1.1.2); Latin-1 reads anything.
+
+    Terms with code extensions name a codec that follows the escapes of that family.
+    """
+    terms = [term.strip() for term in character_set.decode("latin-1").split("\\")]
+    extended = [term for term in terms[1:] if term in python_encoding]
+    for term in [*extended[:1], *terms]:
+        if term in python_encoding:
+            return str(python_encoding[term])
+    return "latin-1"
+
+
+def _number(text: str) -> int | None:
+    """Parse an Integer String (PS3.5 section 6.2), 32 bits."""
+    if not re.fullmatch(r"[+-]?\d{1,11}", text, re.ASCII):
+        return None
+    number = int(text)
+    return number if -(2**31) <= number < 2**31 else None
+
+
+def _count(text: str) -> int | None:
+    number = _number(text)
+    return number if number is not None and number > 0 else None

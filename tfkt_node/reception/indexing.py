@@ -1,0 +1,195 @@
+"""Bring what reception has stored into the index, in a thread of its own.
+
+The file is the receipt and the row follows (P7): while the database is away reception goes on, the
+rows are written when it is back, and what was lost in a crash is found again from the files (P1).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tfkt_node.reception.headers import read_header
+from tfkt_node.reception.instances import Spool, read_stored
+from tfkt_node.records import AssociationEnd, SetAside, StoredInstance
+
+if TYPE_CHECKING:
+    from tfkt_node.audit.store import Store
+
+LOGGER = logging.getLogger(__name__)
+
+LONGEST_QUEUE = 100_000
+"""Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
+ATTEMPTS = 5
+"""Attempts at one arrival before it is left to the next reconciliation."""
+RECONCILE_AFTER_S = 60.0
+"""Least time between two reconciliations that make up for arrivals left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationOpened:
+    """A peer has opened an association."""
+
+    association_id: str
+    calling_ae: str
+    called_ae: str
+    address: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationEnded:
+    """An association has ended."""
+
+    association_id: str
+    how: AssociationEnd
+    at: datetime
+
+
+Arrival = StoredInstance | AssociationOpened | AssociationEnded
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What a comparison of files and rows came to, in counts.
+
+    unreadable: files that reception did not write, or that are gone again; they stay as they are.
+    """
+
+    indexed: int
+    missing: int
+    unreadable: int
+
+
+def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
+    """Give every file its row, and record every row whose file is gone.
+
+    Safe beside a running reception: what both see is a duplicate for the index. An instance counts
+    as received when its file was written, but as arrived now, so that its series stays open for a
+    whole quiet period.
+    """
+    known = store.known_digests()
+    indexed = unreadable = 0
+    found = set()
+    for path in spool.stored_files():
+        found.add(path.stem)
+        if path.stem in known:
+            continue
+        try:
+            instance = read_stored(path)
+            store.index_instance(instance, read_header(path), now)
+            indexed += 1
+        except (SetAside, OSError):
+            unreadable += 1
+    missing = sum(store.record_missing_file(digest, now) for digest in sorted(known - found))
+    counts = Reconciliation(indexed=indexed, missing=missing, unreadable=unreadable)
+    LOGGER.info(
+        "index.reconciled indexed=%d missing=%d unreadable=%d", indexed, missing, unreadable
+    )
+    return counts
+
+
+class Indexer:
+    """The thread that writes arrivals into the index, in the order in which they came."""
+
+    def __init__(
+        self, store: Store, spool: Spool, clock: Clock, first_retry_s: float = FIRST_RETRY_S
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._clock = clock
+        self._first_retry_s = first_retry_s
+        self._arrivals: queue.Queue[Arrival] = queue.Queue(LONGEST_QUEUE)
+        self._left_behind = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, limit_s: float) -> bool:
+        """Write what is waiting, for at most limit_s seconds; tell whether all was written."""
+        self._stopping.set()
+        self._thread.join(limit_s)
+        return self._arrivals.empty() and not self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Arrivals that have no row yet."""
+        return self._arrivals.qsize()
+
+    def offer(self, arrival: Arrival) -> None:
+        """Take an arrival over; never blocks and never fails (P7)."""
+        try:
+            self._arrivals.put_nowait(arrival)
+        except queue.Full:
+            self._left_behind.set()
+
+    def _run(self) -> None:
+        last_reconciled = self._clock()
+        while True:
+            try:
+                arrival = self._arrivals.get(timeout=0.2)
+            except queue.Empty:
+                if self._stopping.is_set():
+                    return
+                now = self._clock()
+                waited_s = (now - last_reconciled).total_seconds()
+                if self._left_behind.is_set() and waited_s >= RECONCILE_AFTER_S:
+                    last_reconciled = now
+                    self._make_up()
+                continue
+            self._write(arrival)
+
+    def _write(self, arrival: Arrival) -> None:
+        """Write one arrival, waiting for the database as long as it takes to be back."""
+        delay_s = self._first_retry_s
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._record(arrival)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever the database driver raises
+                LOGGER.warning(
+                    "index.failed kind=%s attempt=%d error=%s waiting=%d",
+                    type(arrival).__name__,
+                    attempt,
+                    type(error).__name__,
+                    self.waiting,
+                )
+            if self._stopping.wait(delay_s):
+                break
+            delay_s = min(2 * delay_s, LONGEST_RETRY_S)
+        self._left_behind.set()
+
+    def _record(self, arrival: Arrival) -> None:
+        match arrival:
+            case StoredInstance():
+                # The quiet period counts from the row: after an outage of the database the first
+                # rows of a series must not look quiet while the rest of it still waits here.
+                self._store.index_instance(arrival, read_header(arrival.path), self._clock())
+            case AssociationOpened():
+                self._store.open_association(
+                    arrival.association_id,
+                    arrival.calling_ae,
+                    arrival.called_ae,
+                    arrival.address,
+                    arrival.at,
+                )
+            case AssociationEnded():
+                self._store.end_association(arrival.association_id, arrival.how, arrival.at)
+
+    def _make_up(self) -> None:
+        self._left_behind.clear()
+        try:
+            reconcile(self._store, self._spool, self._clock())
+        except Exception as error:  # noqa: BLE001 - as above; the next round tries again
+            LOGGER.warning("index.reconcile_failed error=%s", type(error).__name__)
+            self._left_behind.set()

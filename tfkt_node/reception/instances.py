@@ -1,0 +1,324 @@
+"""The spool: every instance in a file of its own, as received, named by its digest.
+
+Guarantees P1 (a stored instance is synced: file, name and folder) and P2 (the data set's bytes are
+those of the wire). It reads no content: the file meta information is made from the command set and
+the presentation context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+import re
+import secrets
+import struct
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tfkt_node.reception.elements import EXPLICIT_LITTLE, LONG_VRS, walk
+from tfkt_node.records import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Reason,
+    Refused,
+    SetAside,
+    StoredInstance,
+)
+
+OUT_OF_RESOURCES = 0xA700
+DOES_NOT_MATCH_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+PARTIAL = ".part"
+
+Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """An instance as it came over the wire. dataset: its bytes, in the transfer syntax named.
+
+    The UIDs are those of the command set, which need not equal those inside the data set.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset: Bytes
+    calling_ae: str
+    received_at: datetime
+    association_id: str | None = None
+
+
+def digest_of(
+    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, dataset: Bytes
+) -> str:
+    """Name the exact instance: 64 hex digits.
+
+    SHA-256 over the three UIDs, each ended by a NUL, and the data set; so it can be computed again
+    from the file alone, and the same bytes under another UID are another instance.
+    """
+    sha = hashlib.sha256()
+    for uid in (sop_class_uid, sop_instance_uid, transfer_syntax_uid):
+        sha.update(uid.encode("ascii") + b"\0")
+    sha.update(dataset)
+    return sha.hexdigest()
+
+
+def file_meta(received: ReceivedInstance) -> bytes:
+    """Encode preamble, prefix and file meta information (PS3.10 section 7.1)."""
+    body = b"".join(
+        (
+            _meta_element(0x0001, "OB", b"\0\1"),
+            _meta_element(0x0002, "UI", received.sop_class_uid.encode("ascii")),
+            _meta_element(0x0003, "UI", received.sop_instance_uid.encode("ascii")),
+            _meta_element(0x0010, "UI", received.transfer_syntax_uid.encode("ascii")),
+            _meta_element(0x0012, "UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
+            _meta_element(0x0013, "SH", IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+            _meta_element(0x0016, "AE", received.calling_ae.encode("ascii", "replace")),
+        )
+    )
+    return bytes(128) + b"DICM" + _meta_element(0, "UL", struct.pack("<L", len(body))) + body
+
+
+def _meta_element(number: int, vr: str, value: bytes) -> bytes:
+    if len(value) % 2:
+        value += b"\0" if vr == "UI" else b" "
+    length = struct.pack("<HL", 0, len(value)) if vr in LONG_VRS else struct.pack("<H", len(value))
+    return struct.pack("<HH", 2, number) + vr.encode("ascii") + length + value
+
+
+def write_durably(path: Path, chunks: Iterable[Bytes]) -> None:
+    """Write a file so that it is whole under its name, or not there, whatever happens.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder; in this order a power cut
+    at any point leaves either nothing or everything (the sweep takes partial files away). Raises
+    OSError, and leaves nothing under either name.
+    """
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.name[:16]}.{secrets.token_hex(8)}{PARTIAL}")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError:
+        _remove_quietly(partial)
+        raise
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        _remove_quietly(path)
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; each new name is synced into the folder that holds it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove_quietly(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+class Spool:
+    """The folder of received instances and made objects.
+
+    Layout: instances/<first two hex digits>/<digest>.dcm and objects/<SOP Instance UID>.dcm.
+    Many threads may store at once; one process writes.
+    """
+
+    def __init__(
+        self, root: Path, *, reserve_bytes: int = 0, maximum_bytes: int | None = None
+    ) -> None:
+        """Open the spool and lay out its folders.
+
+        reserve_bytes stay free on the disk, and a data set over maximum_bytes is refused. Raises
+        OSError when the folder cannot be written.
+        """
+        self.root = root
+        self.instances = root / "instances"
+        self.objects = root / "objects"
+        self._reserve_bytes = reserve_bytes
+        self._maximum_bytes = maximum_bytes
+        # Two threads with the same bytes take turns, so that one of them finds a duplicate.
+        self._locks = [threading.Lock() for _ in range(256)]
+        make_folder(self.instances)
+        make_folder(self.objects)
+        # All folders at once: a thread must never store into a folder that another thread has
+        # made but not yet synced.
+        for number in range(256):
+            (self.instances / f"{number:02x}").mkdir(exist_ok=True)
+        for folder in (self.instances, root):
+            sync_folder(folder)
+
+    def path_of(self, digest: str) -> Path:
+        """Return where the instance of a digest lies. Raises ValueError for anything else."""
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError("a digest has 64 hex digits")
+        return self.instances / digest[:2] / f"{digest}.dcm"
+
+    def object_path(self, sop_instance_uid: str) -> Path:
+        """Return where an object made by this node lies. Raises ValueError for an odd UID."""
+        if not is_uid(sop_instance_uid):
+            raise ValueError("a UID has 1 to 64 digits and dots")
+        return self.objects / f"{sop_instance_uid}.dcm"
+
+    def store(self, received: ReceivedInstance) -> tuple[StoredInstance, bool]:
+        """Keep an instance, synced; tell whether it is new.
+
+        Raises Refused, with nothing kept, for UIDs that cannot key a store, for a data set over the
+        limit, for a disk that is full up to the reserve, and when the disk fails.
+        """
+        _check_uids(received)
+        digest = digest_of(
+            received.sop_class_uid,
+            received.sop_instance_uid,
+            received.transfer_syntax_uid,
+            received.dataset,
+        )
+        path = self.path_of(digest)
+        with self._locks[int(digest[:2], 16)]:
+            try:
+                is_new = not path.exists()
+                if is_new:
+                    self._check_room(len(received.dataset))
+                    write_durably(path, (file_meta(received), received.dataset))
+                else:
+                    sync_folder(path.parent)  # a crash may have come between rename and sync
+            except OSError as error:
+                raise refusal(error) from error
+        stored = StoredInstance(
+            digest=digest,
+            path=path,
+            size_bytes=path.stat().st_size,
+            sop_class_uid=received.sop_class_uid,
+            sop_instance_uid=received.sop_instance_uid,
+            transfer_syntax_uid=received.transfer_syntax_uid,
+            calling_ae=received.calling_ae,
+            received_at=received.received_at,
+            association_id=received.association_id,
+        )
+        return stored, is_new
+
+    def free_bytes(self) -> int:
+        """Return the bytes of the disk that may still be used, the reserve taken off."""
+        disk = os.statvfs(self.instances)
+        return disk.f_bavail * disk.f_frsize - self._reserve_bytes
+
+    def _check_room(self, size_bytes: int) -> None:
+        if self._maximum_bytes is not None and size_bytes > self._maximum_bytes:
+            raise Refused("The data set is larger than this node accepts", OUT_OF_RESOURCES)
+        if size_bytes > self.free_bytes():
+            raise Refused("The disk is full up to its reserve; try again later", OUT_OF_RESOURCES)
+
+    def stored_files(self) -> Iterator[Path]:
+        """Yield the file of every instance, in the order of digests within each folder."""
+        for folder in sorted(self.instances.iterdir()):
+            yield from sorted(folder.glob("*.dcm"))
+
+    def sweep_partial_files(self) -> int:
+        """Remove what a crash left half-written; return how many. Only while nothing is stored."""
+        partial = [*self.instances.glob(f"*/.*{PARTIAL}"), *self.objects.glob(f".*{PARTIAL}")]
+        for path in partial:
+            path.unlink(missing_ok=True)
+        return len(partial)
+
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a UID can key a store: 1 to 64 digits and dots. Laxer than PS3.5 section 9.1.
+
+    Components with leading zeros are common and harm nothing here.
+    """
+    return _UID.fullmatch(text) is not None
+
+
+def _check_uids(received: ReceivedInstance) -> None:
+    for name, uid in (
+        ("SOP Class UID", received.sop_class_uid),
+        ("SOP Instance UID", received.sop_instance_uid),
+        ("Transfer Syntax UID", received.transfer_syntax_uid),
+    ):
+        if not is_uid(uid):
+            raise Refused(f"{name} is not 1 to 64 digits and dots", CANNOT_UNDERSTAND)
+
+
+def refusal(error: OSError) -> Refused:
+    """Say for the sender, without a path, why the disk did not take an instance."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused("The disk is full; try again later", OUT_OF_RESOURCES)
+    if error.errno == errno.EROFS:
+        return Refused("The disk is read-only", OUT_OF_RESOURCES)
+    return Refused("The disk cannot be written", OUT_OF_RESOURCES)
+
+
+def read_meta(path: Path) -> tuple[dict[int, str], int]:
+    """Read the file meta information: element number -> text, and where the data set starts.
+
+    Raises SetAside(UNREADABLE) when it is no DICOM file.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _parse_meta(data)
+    except ValueError:  # mmap of an empty file
+        raise SetAside(Reason.UNREADABLE) from None
+
+
+def _parse_meta(data: mmap.mmap) -> tuple[dict[int, str], int]:
+    if data[128:132] != b"DICM":
+        raise SetAside(Reason.UNREADABLE)
+    first = next(walk(data, 132, len(data), EXPLICIT_LITTLE), None)
+    if first is None or first.tag != 0x00020000 or first.end - first.start != 4:
+        raise SetAside(Reason.UNREADABLE)
+    end = first.end + int(struct.unpack("<L", data[first.start : first.end])[0])
+    meta = {
+        element.tag & 0xFFFF: data[element.start : element.end].decode("latin-1").rstrip("\0 ")
+        for element in walk(data, first.end, min(end, len(data)), EXPLICIT_LITTLE)
+    }
+    return meta, end
+
+
+def read_stored(path: Path) -> StoredInstance:
+    """Rebuild what reception knew of an instance from its file; received_at is the file's time.
+
+    Raises SetAside(UNREADABLE) for a file that reception did not write, OSError when it is gone.
+    """
+    meta, _ = read_meta(path)
+    try:
+        sop_class_uid, sop_instance_uid, transfer_syntax_uid = (meta[n] for n in (2, 3, 0x10))
+    except KeyError:
+        raise SetAside(Reason.UNREADABLE) from None
+    status = path.stat()
+    return StoredInstance(
+        digest=path.stem,
+        path=path,
+        size_bytes=status.st_size,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        calling_ae=meta.get(0x16, ""),
+        received_at=datetime.fromtimestamp(status.st_mtime, UTC),
+    )

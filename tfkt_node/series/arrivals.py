@@ -1,0 +1,66 @@
+"""Close the series that have been quiet long enough, from rows alone.
+
+DICOM has no sign for "the series is complete": the quiet period is the only one that always holds,
+and it counts from any instance of the series, over whatever association. A late instance opens the
+next revision.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tfkt_node.records import RevisionState, SeriesRow
+from tfkt_node.settings import Series
+
+if TYPE_CHECKING:
+    from tfkt_node.audit.store import Store
+
+LOGGER = logging.getLogger(__name__)
+
+
+def close_quiet_series(store: Store, settings: Series, now: datetime) -> int:
+    """Freeze every revision without a new instance for `quiet_s` seconds; return how many.
+
+    An instance that comes in between look and close keeps its revision open.
+    """
+    closed = 0
+    for quiet in store.quiet_revisions(now, settings.quiet_s):
+        if store.close_revision(quiet.revision_id, quiet.last_arrival_at, now):
+            closed += 1
+            LOGGER.info(
+                "series.closed revision=%d quiet_s=%.0f",
+                quiet.revision_id,
+                (now - quiet.last_arrival_at).total_seconds(),
+            )
+    return closed
+
+
+def restart_quiet_periods(store: Store, now: datetime) -> int:
+    """Start the quiet period of every open revision anew; return how many.
+
+    At boot: while the node was down nothing could arrive, so that silence says nothing.
+    """
+    restarted = store.restart_quiet_periods(now)
+    if restarted:
+        LOGGER.info("series.restarted open=%d", restarted)
+    return restarted
+
+
+def standing(row: SeriesRow, quiet_s: float, now: datetime) -> str:
+    """Say where the newest revision of a series stands: "open, 64 instances, quiet 12 of 30 s"."""
+    count = f"{row.instances} instance{'s' if row.instances != 1 else ''}"
+    match row.state:
+        case RevisionState.OPEN:
+            quiet = max(0.0, (now - row.quiet_since).total_seconds())
+            return f"open, {count}, quiet {min(quiet, quiet_s):.0f} of {quiet_s:.0f} s"
+        case RevisionState.STABLE:
+            return f"complete, {count}, waiting to be scored"
+        case RevisionState.SCORING:
+            return f"complete, {count}, being scored"
+        case RevisionState.ASSESSED:
+            return f"assessed, {count}"
+        case RevisionState.NOT_ASSESSED | RevisionState.FAILED:
+            label = row.state.value.lower().replace("_", " ")
+            return f"{label}, {count}: {row.reason.sentence}" if row.reason else label
