@@ -1,0 +1,1 @@
+"""How the shipped model is made: simulated dose, the label, the fit and its evaluation."""

@@ -1,0 +1,81 @@
+"""The label: what quality u a slice has, when all that was done to it is known.
+
+u is open at both ends and falls by one point with each halving of the dose; 4 is where readers of
+LDCTIQAC 2023 stop asking for more. Noise and streaks are measured in three bands of size, in
+pixels (neither the network nor the challenge images know millimetres), added as power into one
+sigma, and
+
+    u = 4 - 2 log2(sigma / SIGMA_AT_4)
+
+Smoothing never gains: a smoothed slice has the u of its noisy source less what detail it lost.
+Two constants are set on six images that readers scored: SIGMA_AT_4 and STREAK_WEIGHT.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage as ndi
+
+from tfkt_node.records import BoolArray, FloatArray
+
+SIGMA_AT_4 = 24.0
+"""HU of noise, as of a standard kernel, at which readers give 4."""
+
+STREAK_WEIGHT = 2.0**0.5
+"""A streak counts as noise this many times its SD: one point less at equal SD."""
+
+BAND_PX = (1.0, 2.0, 4.0)
+"""Widths of the bands: differences of Gaussians with this sigma and half of it."""
+
+BAND_SHARE = (0.5, 0.3, 0.2)
+"""How much each band counts."""
+
+STANDARD_RESPONSE = (0.487, 0.247, 0.105)
+"""SD left by each band of noise of SD 1 from the standard kernel at 0.75 mm (simulated)."""
+
+BLOB_HU = (60.0, 40.0, 25.0)
+"""Height of the blobs that measure what smoothing takes away, per band."""
+
+LOSS_POINTS = 1.0
+"""Points that smoothing costs when nothing is left of any blob."""
+
+U_RANGE = (-3.0, 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a version of a slice; HU, as of a standard kernel.
+
+    own: noise of the slice before anything was done. inserted: simulated noise. streaks: of
+    missing views. transfer: what smoothing left of blobs in each band, 1 where none was done.
+    """
+
+    own: float
+    inserted: float = 0.0
+    streaks: float = 0.0
+    transfer: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+def band_sigma(field: FloatArray, even: BoolArray) -> float:
+    """Sum a noise or streak field up over the bands, inside even tissue.
+
+    field: (rows, columns), HU, without anatomy. Returns the SD that noise of the standard kernel
+    would need to weigh as much: coarse grain weighs more than its SD, fine grain less.
+    """
+    power = 0.0
+    for width, share, response in zip(BAND_PX, BAND_SHARE, STANDARD_RESPONSE, strict=True):
+        band = ndi.gaussian_filter(field, width / 2) - ndi.gaussian_filter(field, width)
+        power += share * float(np.var(band[even])) / response**2
+    return math.sqrt(power)
+
+
+def quality(known: Known) -> float:
+    """Return the label u, clipped to U_RANGE."""
+    streaks = STREAK_WEIGHT * known.streaks
+    sigma = math.hypot(known.own, known.inserted, streaks)
+    lost = sum(share * (1 - left) for share, left in zip(BAND_SHARE, known.transfer, strict=True))
+    u = 4 - 2 * math.log2(sigma / SIGMA_AT_4) - LOSS_POINTS * lost
+    return min(max(u, U_RANGE[0]), U_RANGE[1])
