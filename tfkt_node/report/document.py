@@ -1,0 +1,127 @@
+"""The modules around a content tree, and the finished file.
+
+Written here element by element and not by highdicom's document classes: those take the time from
+the clock, decode and re-encode the patient's name, refuse character sets that are in daily use,
+and log UIDs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+)
+
+from tfkt_node.records import EvidenceInstance, MadeObject, ObjectKind, ReportRecord
+from tfkt_node.report import codes, uids
+from tfkt_node.report.content import NODE_NAME, Item, plain
+from tfkt_node.report.identity import encoded, identity_of
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What distinguishes the kinds of object on the outside. Fixed: a PACS may route by these."""
+
+    kind: ObjectKind
+    sop_class_uid: str
+    modality: str
+    series_number: int
+
+
+SR_FORM = Form(ObjectKind.SR, str(ComprehensiveSRStorage), "SR", 9901)
+KOS_FORM = Form(ObjectKind.KOS, str(KeyObjectSelectionDocumentStorage), "KO", 9902)
+
+
+def make(
+    form: Form,
+    record: ReportRecord,
+    description: str,
+    tree: Item,
+    evidence: Sequence[EvidenceInstance],
+) -> MadeObject:
+    """Put the modules around a tree and encode the file (Part 10, Explicit VR Little Endian).
+
+    description: Series Description. evidence: the instances that the object references.
+    Raises Permanent where the stored attributes are damaged.
+    """
+    identity = identity_of(record)
+    sop_uid = uids.derived(form.kind, record.verdict_id)
+    series_uid = uids.derived(form.kind, "series", record.verdict_id)
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = form.sop_class_uid, sop_uid
+    ds.SeriesInstanceUID, ds.SeriesNumber = series_uid, form.series_number
+    ds.SeriesDescription, ds.Modality = description, form.modality
+    ds.InstanceNumber = 1
+    ds.Manufacturer = ds.ManufacturerModelName = NODE_NAME
+    ds.SoftwareVersions = plain(record.software_version)
+    ds.ReferencedPerformedProcedureStepSequence = []
+    ds.CodingSchemeIdentificationSequence = [_coding_scheme()]
+    for kind in ("InstanceCreation", "Series", "Content"):
+        setattr(ds, f"{kind}Date", identity.made_at.strftime("%Y%m%d"))
+        setattr(ds, f"{kind}Time", identity.made_at.strftime("%H%M%S"))
+    if form.kind is ObjectKind.SR:
+        ds.CompletionFlag, ds.VerificationFlag = "COMPLETE", "UNVERIFIED"
+        ds.PreliminaryFlag = "FINAL"
+        ds.PerformedProcedureCodeSequence = []
+        if record.predecessor is not None:
+            sop, series = record.predecessor
+            previous = EvidenceInstance(form.sop_class_uid, sop)
+            ds.PredecessorDocumentsSequence = _references(identity.study_uid, series, [previous])
+    if evidence:
+        ds.CurrentRequestedProcedureEvidenceSequence = _references(
+            identity.study_uid, identity.series_uid, evidence
+        )
+    elements = {int(element.tag): encoded(element) for element in (*ds, *tree)}
+    content = _file(form, sop_uid, {**elements, **identity.elements})
+    return MadeObject(form.kind, form.sop_class_uid, sop_uid, series_uid, content)
+
+
+def _coding_scheme() -> Dataset:
+    """Declare the private scheme (PS3.3 C.12.1.1.7)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.SCHEME
+    item.CodingSchemeUID = uids.CODING_SCHEME_UID
+    item.CodingSchemeName = codes.SCHEME_NAME
+    item.CodingSchemeVersion = codes.SCHEME_VERSION
+    item.CodingSchemeResponsibleOrganization = codes.SCHEME_ORGANIZATION
+    return item
+
+
+def _references(
+    study_uid: str, series_uid: str, instances: Iterable[EvidenceInstance]
+) -> list[Dataset]:
+    """Write study > series > instances (PS3.3 table 10-11 macros)."""
+    series = Dataset()
+    series.SeriesInstanceUID = series_uid
+    series.ReferencedSOPSequence = [_instance(instance) for instance in instances]
+    study = Dataset()
+    study.StudyInstanceUID = study_uid
+    study.ReferencedSeriesSequence = [series]
+    return [study]
+
+
+def _instance(instance: EvidenceInstance) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = instance.sop_class_uid
+    item.ReferencedSOPInstanceUID = instance.sop_uid
+    return item
+
+
+def _file(form: Form, sop_uid: str, elements: dict[int, bytes]) -> bytes:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = form.sop_class_uid
+    meta.MediaStorageSOPInstanceUID = sop_uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = "TFKT_NODE"
+    header = BytesIO()
+    write_file_meta_info(header, meta, enforce_standard=True)
+    body = b"".join(elements[tag] for tag in sorted(elements))
+    return b"\x00" * 128 + b"DICM" + header.getvalue() + body

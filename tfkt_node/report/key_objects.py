@@ -1,0 +1,89 @@
+"""The Key Object Selection of a flagged verdict (PS3.16 TID 2010): its worst slices.
+
+The title is "Quality Issue" (113010). Never 113001 or another rejection note: archives hide, and
+some purge, the images that those name, and this node flags without ever rejecting.
+"""
+
+from __future__ import annotations
+
+from tfkt_node.records import (
+    CriteriaInForce,
+    EvidenceInstance,
+    MadeObject,
+    Permanent,
+    ReportRecord,
+    SliceScore,
+    Verdict,
+)
+from tfkt_node.report import codes
+from tfkt_node.report.content import Item, code, container, device_observer, image, language, text
+from tfkt_node.report.document import KOS_FORM, make
+from tfkt_node.report.findings import (
+    DESCRIPTIONS,
+    deciding_stack,
+    reference,
+    worst_first,
+)
+
+MOST = 30
+"""Slices named at most."""
+
+
+def build(record: ReportRecord) -> MadeObject:
+    """Make the selection: slices of the deciding stack below the flag's threshold, worst first.
+
+    Raises Permanent for a verdict that is not flagged, and where the record contradicts itself.
+    """
+    a = record.assessment
+    if not a.flagged or a.verdict is None:
+        raise Permanent(
+            "a Key Object Selection is owed for flagged verdicts only, and this one is not flagged",
+            cure="report it as a fault of the node; the Structured Report stands by itself",
+        )
+    evidence = {item.sop_uid: item for item in record.evidence}
+    chosen = _chosen(record)
+    named = dict.fromkeys(item.sop_uid for item in chosen)
+    tree = container(
+        codes.QUALITY_ISSUE,
+        language(),
+        code(codes.TITLE_MODIFIER, codes.IMAGE_ARTIFACTS, "HAS CONCEPT MOD"),
+        *device_observer(record),
+        text(codes.KEY_OBJECT_DESCRIPTION, _description(record, len(chosen))),
+        *(_selected(item, evidence) for item in chosen),
+        template="2010",
+        root=True,
+    )
+    for item in tree.ContentSequence:
+        if item.ValueType == "IMAGE":  # row 8 of TID 2010 forbids the name that highdicom wants
+            del item.ConceptNameCodeSequence
+    description = f"CT quality issue: {DESCRIPTIONS[a.verdict]}"
+    instances = tuple(evidence[sop_uid] for sop_uid in named)
+    return make(KOS_FORM, record, description, tree, instances)
+
+
+def threshold(criteria: CriteriaInForce) -> float:
+    """Return the score below which a slice shares the blame for a flag; above 4 means any."""
+    return {
+        Verdict.DIAGNOSTIC: float("inf"),
+        Verdict.LIMITED: criteria.diagnostic_from,
+        Verdict.NON_DIAGNOSTIC: criteria.limited_from,
+    }[criteria.flag_at]
+
+
+def _chosen(record: ReportRecord) -> list[SliceScore]:
+    a = record.assessment
+    stack = deciding_stack(a)
+    limit = threshold(a.criteria)
+    below = [item for item in worst_first(stack) if item.score is not None and item.score < limit]
+    # Some slice lies below whenever the median does; the lowest one stands in if rounding hid it.
+    return below[:MOST] or [item for item in (stack.minimum,) if item is not None]
+
+
+def _selected(item: SliceScore, evidence: dict[str, EvidenceInstance]) -> Item:
+    return image(*reference(item, evidence), "CONTAINS")
+
+
+def _description(record: ReportRecord, count: int) -> str:
+    a = record.assessment
+    score = "" if a.score is None else f", score {a.score:.2f} of 4"
+    return f"Image quality {a.verdict}{score}; {count} of the lowest-scoring slices, worst first"

@@ -1,0 +1,56 @@
+"""What a report says in words: names of stacks, and what was left out and why.
+
+Plain English without identifiers; `content.plain` makes it safe for any character set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from tfkt_node.records import Assessment, InstanceState, Reason, StackSummary
+
+
+def stack_name(a: Assessment, index: int) -> str:
+    """Name a stack of an assessment by what sets it apart: "Stack 1 of 2: acquisition 3, …"."""
+    stack = a.stacks[index]
+    parts = [f"acquisition {stack.acquisition}"] if stack.acquisition else []
+    parts.append(stack.orientation.lower())
+    if stack.kernel:
+        parts.append(f"kernel {stack.kernel}")
+    return f"Stack {index + 1} of {len(a.stacks)}: {', '.join(parts)}"
+
+
+def remarks(a: Assessment) -> Iterator[str]:
+    """Say what has no score: stacks, slices out of scope, instances that are in no stack."""
+    for index, stack in enumerate(a.stacks):
+        if stack.score is None:
+            yield f"{stack_name(a, index)}: no score; {_left_out(stack)}"
+        elif stack.out_of_scope:
+            yield f"{stack_name(a, index)}: {_left_out(stack)}"
+    placed = {item.digest for stack in a.stacks for item in stack.slices}
+    apart = [
+        item.reason
+        for item in a.instances
+        if item.state is InstanceState.NOT_ASSESSED and item.digest not in placed
+    ]
+    if apart:
+        yield f"{_count(len(apart), 'instance')} in no stack: {_tally(apart)}"
+
+
+def _left_out(stack: StackSummary) -> str:
+    reasons = [item.reason for item in stack.slices if not item.in_scope]
+    why = f": {_tally(reasons)}" if reasons else ""
+    return f"{_count(stack.out_of_scope, 'slice')} out of scope{why}"
+
+
+def _tally(reasons: Iterable[Reason | None]) -> str:
+    counts = Counter(reasons).most_common()
+    return "; ".join(
+        f"{number} x {reason}: {reason.sentence}" if reason else f"{number} x no reason stated"
+        for reason, number in counts
+    )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,252 @@
+"""The Structured Report of one verdict (Comprehensive SR, PS3.16 TID 1500).
+
+An ASSESSED revision becomes one measurement group for each stack with a score (TID 1501), the
+deciding stack first, then its worst slices (TID 1410). Every group has coordinates: one without
+would leave OHIF's viewport black. A revision without a score becomes prose under a private title,
+which viewers print as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydicom.sr.coding import Code
+
+from tfkt_node.records import (
+    Assessment,
+    BundleInForce,
+    EvidenceInstance,
+    MadeObject,
+    Outcome,
+    ReportRecord,
+    SliceScore,
+    StackSummary,
+)
+from tfkt_node.report import codes, prose, uids
+from tfkt_node.report.content import (
+    Item,
+    Relationship,
+    code,
+    container,
+    device_observer,
+    image,
+    language,
+    number,
+    rectangle,
+    text,
+    uid,
+)
+from tfkt_node.report.document import SR_FORM, make
+from tfkt_node.report.findings import (
+    DESCRIPTIONS,
+    contradiction,
+    deciding_stack,
+    lowest,
+    outline,
+    reference,
+    scored_evidence,
+    verdict_of,
+    worst_first,
+)
+
+
+def build(record: ReportRecord, worst_slices: int) -> MadeObject:
+    """Make the report. worst_slices: how many slices are listed beside the worst one, 0 to 30.
+
+    Raises Permanent where the record contradicts itself; nothing is invented to hide that.
+    """
+    a = record.assessment
+    if a.outcome is Outcome.ASSESSED:
+        evidence = scored_evidence(record)
+        tree = _measurement_report(record, evidence, worst_slices)
+        said = f"{DESCRIPTIONS[verdict_of(a)]}{', flagged' if a.flagged else ''}"
+    else:
+        evidence = {instance.sop_uid: instance for instance in record.evidence}
+        tree = _text_report(record)
+        said = DESCRIPTIONS[a.outcome]
+    return make(SR_FORM, record, f"CT image quality: {said}", tree, tuple(evidence.values()))
+
+
+def _head(record: ReportRecord) -> tuple[Item, ...]:
+    return (
+        language(),
+        *device_observer(record),
+        code(codes.PROCEDURE_REPORTED, codes.CT_PROCEDURE, "HAS CONCEPT MOD"),
+    )
+
+
+def _measurement_report(
+    record: ReportRecord, evidence: Mapping[str, EvidenceInstance], worst_slices: int
+) -> Item:
+    a = record.assessment
+    deciding = deciding_stack(a)
+    others = [stack for stack in a.stacks if stack is not deciding and lowest(stack)]
+    groups = [
+        _stack_group(record, stack, evidence, stack is deciding) for stack in (deciding, *others)
+    ]
+    # The worst slice itself has its outline above; two on one slice would overprint.
+    listed = [item for item in worst_first(deciding) if not _same(item, deciding.minimum)]
+    for item in listed[:worst_slices]:
+        groups.append(_slice_group(record, deciding, item, evidence))
+    remarks = [text(codes.COMMENT, line) for line in prose.remarks(a)]
+    return container(
+        codes.IMAGING_MEASUREMENT_REPORT,
+        *_head(record),
+        container(codes.IMAGING_MEASUREMENTS, *groups),
+        *([container(codes.QUALITATIVE_EVALUATIONS, *remarks)] if remarks else []),
+        template="1500",
+        root=True,
+    )
+
+
+def _same(a: SliceScore, b: SliceScore | None) -> bool:
+    return b is not None and (a.sop_uid, a.frame) == (b.sop_uid, b.frame)
+
+
+def _stack_group(
+    record: ReportRecord,
+    stack: StackSummary,
+    evidence: Mapping[str, EvidenceInstance],
+    is_deciding: bool,
+) -> Item:
+    a = record.assessment
+    index = next(i for i, other in enumerate(a.stacks) if other is stack)
+    key = uids.derived("tracking", "stack", record.series_uid, str(index))
+    return container(
+        codes.MEASUREMENT_GROUP,
+        text(codes.TRACKING_IDENTIFIER, prose.stack_name(a, index), "HAS OBS CONTEXT"),
+        uid(codes.TRACKING_UID, key),
+        code(codes.FINDING, codes.IMAGE_QUALITY_ANALYSIS),
+        *_algorithm(a),
+        *_measurements(stack, evidence),
+        *(_criteria(a) if is_deciding else ()),
+        template="1501",
+    )
+
+
+def _algorithm(a: Assessment) -> Iterator[Item]:
+    """Name model and criteria (TID 4019)."""
+    modifier: Relationship = "HAS CONCEPT MOD"
+    if a.bundle is None:
+        raise contradiction("ASSESSED without a bundle")
+    yield text(codes.ALGORITHM_NAME, a.bundle.name, modifier)
+    yield text(codes.ALGORITHM_VERSION, a.bundle.version, modifier)
+    for line in parameters(a, a.bundle):
+        yield text(codes.ALGORITHM_PARAMETERS, line, modifier)
+
+
+def parameters(a: Assessment, bundle: BundleInForce) -> tuple[str, ...]:
+    """Return the parameters that a score depends on, one line each."""
+    return (
+        f"bundle digest: {bundle.digest}",
+        f"criteria digest: {a.criteria.digest}",
+        f"engine: {bundle.engine}, precision: {bundle.precision}",
+    )
+
+
+def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance]) -> Iterator[Item]:
+    worst = lowest(stack)
+    if stack.score is None or worst is None or worst.score is None:
+        raise contradiction("a stack without a score among those with one")
+    region = rectangle(
+        codes.SOURCE,
+        outline(worst.outline, stack.rows, stack.columns),
+        "INFERRED FROM",
+        image(*reference(worst, evidence), "SELECTED FROM"),
+    )
+    yield number(codes.SERIES_SCORE, stack.score, codes.SCORE_UNIT)
+    yield number(codes.LOWEST_SCORE, worst.score, codes.SCORE_UNIT, region)
+    if stack.p10 is not None:
+        yield number(codes.TENTH_PERCENTILE, stack.p10, codes.SCORE_UNIT)
+    if stack.below_threshold is not None:
+        share = round(100 * stack.below_threshold, 2)
+        yield number(codes.BELOW_THRESHOLD, share, codes.PERCENT)
+    if stack.interval is not None:
+        yield number(codes.INTERVAL_LOW, stack.interval[0], codes.SCORE_UNIT)
+        yield number(codes.INTERVAL_HIGH, stack.interval[1], codes.SCORE_UNIT)
+    yield number(codes.SLICES_IN_SCOPE, stack.in_scope, codes.SLICES_UNIT)
+    yield number(codes.SLICES_OUT_OF_SCOPE, stack.out_of_scope, codes.SLICES_UNIT)
+    yield number(codes.COVERAGE_GAPS, stack.gaps, codes.PLACES_UNIT)
+    yield number(codes.REPEATED_POSITIONS, stack.repeated, codes.PLACES_UNIT)
+    for name, (concept, unit) in codes.PHYSICS.items():
+        value = stack.physics.get(name)
+        if value is not None:
+            yield number(concept, value, unit)
+
+
+def _criteria(a: Assessment) -> Iterator[Item]:
+    """Say what was decided, and by which thresholds."""
+    yield number(codes.DIAGNOSTIC_FROM, a.criteria.diagnostic_from, codes.SCORE_UNIT)
+    yield number(codes.LIMITED_FROM, a.criteria.limited_from, codes.SCORE_UNIT)
+    yield number(codes.MINIMUM_SLICES, a.criteria.min_slices, codes.SLICES_UNIT)
+    yield code(codes.SERIES_QUALITY, codes.VERDICTS[verdict_of(a)])
+    yield code(codes.FLAG, codes.FLAGS[a.flagged])
+    if a.confidence is not None:
+        yield code(codes.CONFIDENCE, codes.CONFIDENCES[a.confidence])
+    for reason in a.confidence_reasons:
+        yield code(codes.CONFIDENCE_REASON, codes.REASONS[reason])
+    yield code(codes.FLAG_AT, codes.VERDICTS[a.criteria.flag_at])
+    yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
+    yield text(codes.CRITERIA_OWNER, a.criteria.owner)
+
+
+def _slice_group(
+    record: ReportRecord,
+    stack: StackSummary,
+    item: SliceScore,
+    evidence: Mapping[str, EvidenceInstance],
+) -> Item:
+    """Point at one slice (TID 1410)."""
+    place = "" if item.position_mm is None else f" at {item.position_mm:.1f} mm"
+    key = uids.derived("tracking", "slice", item.sop_uid, str(item.frame or 0))
+    region = rectangle(
+        codes.IMAGE_REGION,
+        outline(item.outline, stack.rows, stack.columns),
+        "CONTAINS",
+        image(*reference(item, evidence), "SELECTED FROM"),
+    )
+    return container(
+        codes.MEASUREMENT_GROUP,
+        text(codes.TRACKING_IDENTIFIER, f"Slice{place}", "HAS OBS CONTEXT"),
+        uid(codes.TRACKING_UID, key),
+        region,
+        number(codes.SLICE_SCORE, item.score or 0.0, codes.SCORE_UNIT),
+        template="1410",
+    )
+
+
+def _text_report(record: ReportRecord) -> Item:
+    a = record.assessment
+    if a.reason is None:
+        raise contradiction(f"{a.outcome} without a reason")
+    result = [
+        code(codes.OUTCOME, codes.OUTCOMES[a.outcome]),
+        code(codes.REASON, codes.REASONS[a.reason]),
+        code(codes.FLAG, codes.FLAGS[a.flagged]),
+    ]
+    if a.detail:
+        result.append(text(codes.DETAIL, a.detail))
+    remarks = [text(codes.COMMENT, line) for line in prose.remarks(a)]
+    return container(
+        codes.TEXT_REPORT,
+        *_head(record),
+        container(codes.OUTCOME_SECTION, *result),
+        *_section(codes.STACKS_SECTION, remarks),
+        *_section(codes.METHOD_SECTION, _method(a)),
+        root=True,
+    )
+
+
+def _section(name: Code, items: Iterable[Item]) -> tuple[Item, ...]:
+    found = tuple(items)
+    return (container(name, *found),) if found else ()
+
+
+def _method(a: Assessment) -> Iterator[Item]:
+    if a.bundle is not None:
+        yield text(codes.ALGORITHM_NAME, a.bundle.name)
+        yield text(codes.ALGORITHM_VERSION, a.bundle.version)
+        for line in parameters(a, a.bundle):
+            yield text(codes.ALGORITHM_PARAMETERS, line)
+    yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
+    yield text(codes.CRITERIA_OWNER, a.criteria.owner)
