@@ -1,0 +1,43 @@
+"""A bundle of random weights, made once; its network is as untrained as its card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.iqa.uncertainty import Calibration
+
+
+@pytest.fixture(scope="session")
+def torch(require_module) -> ModuleType:
+    """The module torch, imported by the tests that need it and not while others are collected."""
+    require_module("torch")
+    import torch
+
+    return torch
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory, torch) -> Bundle:
+    """Bundle of a KAN network with random weights, written and loaded again."""
+    from tfkt_node.iqa.network import NetworkConfig, build
+    from tfkt_node.training.export import Description, golden_slices, write_bundle
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = build(NetworkConfig())
+    description = Description(
+        name="random",
+        version="0",
+        scope={"body_parts": ["ABDOMEN"]},
+        calibration=Calibration(slope=1.0, shift=0.0, below=0.5, above=0.7, coverage=0.9),
+        data={"note": "none: the weights are random"},
+        figures=({"name": "none", "value": 0.0, "command": "none"},),
+        readme="# Random weights\n",
+        recipe="seed = 3\n",
+    )
+    folder = Path(tmp_path_factory.mktemp("bundles")) / "random"
+    return write_bundle(folder, network, description, golden_slices())

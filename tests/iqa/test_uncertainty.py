@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfkt_node.iqa.uncertainty import Calibration, score, squash
+
+PLAIN = Calibration(slope=1.0, shift=0.0, below=0.6, above=0.4, coverage=0.9)
+QUALITY = st.floats(-20, 20)
+
+
+@given(QUALITY, QUALITY)
+def test_squash_never_falls(a, b):
+    """A better slice never gets a lower score, and scores stay in 0..4."""
+    low, high = squash(np.array([min(a, b), max(a, b)]))
+
+    assert 0.0 <= low <= high <= 4.0
+
+
+@given(st.floats(-0.99, 4.97))
+def test_squash_rises_between_its_ends(u):
+    """Between the ends any gain shows: order is not lost where radiologists still differ."""
+    assert squash(u + 0.02) > squash(u)
+
+
+@given(QUALITY)
+def test_squash_is_symmetric_about_the_middle(u):
+    """Both ends of the scale are bent alike."""
+    assert squash(4 - u) == pytest.approx(4 - squash(u), abs=1e-12)
+
+
+@given(st.floats(-3, 7))
+def test_squash_has_no_kink(u):
+    """Value and slope have no step; the slope is never above 1."""
+    step = 1e-3
+    before, here, after = squash(np.array([u - step, u, u + step]))
+
+    assert after - here <= step * (1 + 1e-9)
+    assert abs((after - here) - (here - before)) <= step**2
+
+
+@pytest.mark.parametrize(
+    ("u", "expected"),
+    [(-1, 0), (-9, 0), (0, 0.25), (1, 1), (2, 2), (3, 3), (4, 3.75), (5, 4), (9, 4)],
+)
+def test_squash_reaches_its_ends(u, expected):
+    """0 and 4 are reached, the middle of the scale is left as it is."""
+    assert squash(u) == expected
+
+
+@given(QUALITY, st.floats(0, 4), st.floats(0, 4))
+def test_interval_holds_the_score(u, below, above):
+    """low <= score <= high, all in 0..4, with 4 decimals: audit, JSON and report agree exactly."""
+    value, (low, high) = score(Calibration(1.3, -0.2, below, above, 0.9), u)
+
+    assert 0.0 <= low <= value <= high <= 4.0
+    for number in (value, low, high):
+        assert number == round(number, 4)
+
+
+def test_calibration_is_applied_before_the_squash():
+    """score = squash(shift + slope u); the widths reach under and over the score."""
+    assert score(Calibration(2.0, -1.0, 0.6, 0.4, 0.9), 1.5) == (2.0, (1.4, 2.4))
+    assert score(PLAIN, 9.0) == (4.0, (3.4, 4.0))
+
+
+@pytest.mark.parametrize("u", [np.nan, np.inf, -np.inf])
+def test_no_score_is_invented(u):
+    """P6: what is not a number gets no score, not the end of the scale."""
+    with pytest.raises(ValueError, match="finite"):
+        score(PLAIN, u)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"slope": 0.0}, {"slope": np.nan}, {"below": -0.1}, {"above": np.nan}, {"coverage": 1.0}],
+)
+def test_calibration_refuses_what_would_turn_scores_round(wrong):
+    """A slope of 0 or below, or a negative width, is an error of the card."""
+    values = {"slope": 1.0, "shift": 0.0, "below": 0.5, "above": 0.5, "coverage": 0.9}
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Calibration(**{**values, **wrong})
