@@ -1,0 +1,210 @@
+"""Sends files to a destination by C-STORE, and asks destinations what they take.
+
+Data sets go out byte for byte as they lie on disk (promise P2). Only the presentation contexts that
+the files need are proposed, one for each SOP class and transfer syntax, and what the destination
+accepted is looked at before the first file goes out.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+)
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification
+
+from tfkt_node.delivery.statuses import Answer, meaning_of
+from tfkt_node.records import Permanent, Retriable
+from tfkt_node.settings import Delivery, Peer
+
+Context = tuple[str, str]
+"""SOP class UID and transfer syntax UID of a file."""
+
+OBJECTS: dict[Context, str] = {
+    (str(ComprehensiveSRStorage), str(ExplicitVRLittleEndian)): "Comprehensive SR Storage",
+    (str(KeyObjectSelectionDocumentStorage), str(ExplicitVRLittleEndian)): (
+        "Key Object Selection Document Storage"
+    ),
+}
+"""What this node makes, with the names that the standard gives the classes."""
+
+
+def send(peer: Peer, delivery: Delivery, paths: Sequence[Path]) -> list[Answer]:
+    """Send files over one association and return the answer to each, in their order.
+
+    Files not begun within `delivery.response_timeout_s` are left for later, so that the whole call
+    ends within `longest_send_s`.
+    """
+    answers: dict[int, Answer] = {}
+    contexts: dict[int, Context] = {}
+    for index, path in enumerate(paths):
+        try:
+            contexts[index] = _context_of(path)
+        except Permanent as error:
+            answers[index] = error
+    if contexts:
+        try:
+            with _association(peer, delivery, list(dict.fromkeys(contexts.values()))) as assoc:
+                until = time.monotonic() + delivery.response_timeout_s
+                for index, context in contexts.items():
+                    answers[index] = _send_one(assoc, paths[index], context, until)
+        except (Retriable, Permanent) as error:
+            answers |= {index: error for index in contexts if index not in answers}
+    return [answers[index] for index in range(len(paths))]
+
+
+def longest_send_s(delivery: Delivery) -> float:
+    """Return how long `send` may take at most: connect, send until the limit, a last answer."""
+    return 2 * delivery.connection_timeout_s + 2 * delivery.response_timeout_s
+
+
+def echo(peer: Peer, delivery: Delivery) -> None:
+    """Verify that a peer answers C-ECHO. Raises Retriable or Permanent with the likely cause."""
+    with _association(peer, delivery, [(str(Verification), str(ImplicitVRLittleEndian))]) as assoc:
+        status = assoc.send_c_echo().get("Status")
+    if status != 0x0000:
+        said = "did not answer" if status is None else f"answered 0x{status:04X}"
+        raise Retriable(f"{_place(peer)} {said} to C-ECHO")
+
+
+def probe_sr(peer: Peer, delivery: Delivery) -> tuple[str, ...]:
+    """Return the names of this node's object classes that a destination does not take.
+
+    Nothing is sent. Raises Retriable where no association comes about.
+    """
+    try:
+        with _association(peer, delivery, list(OBJECTS)) as assoc:
+            accepted = _accepted(assoc)
+    except Permanent:  # the answer to an association without any accepted context
+        accepted = set()
+    return tuple(name for context, name in OBJECTS.items() if context not in accepted)
+
+
+def _context_of(path: Path) -> Context:
+    try:
+        meta = read_file_meta_info(path)
+        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    except OSError as error:
+        raise Permanent(
+            f"the file of the object cannot be read ({type(error).__name__})",
+            cure="look after the spool, then rescore the series to have its objects made again",
+        ) from None
+    except (InvalidDicomError, AttributeError):
+        raise Permanent(
+            "the file of the object is no DICOM file",
+            cure="look after the disk, then rescore the series to have its objects made again",
+        ) from None
+
+
+def _send_one(assoc: Association, path: Path, context: Context, until: float) -> Answer:
+    if context not in _accepted(assoc):
+        name = OBJECTS.get(context, "the SOP class and transfer syntax of the object")
+        return Permanent(
+            f"the destination does not take {name}",
+            cure="enable the class for this AE title there, then run `tfkt-node deliveries retry`",
+        )
+    if not assoc.is_established:
+        return Retriable("the association ended before this object was sent")
+    if time.monotonic() > until:
+        return Retriable("the destination answers slowly; this object was left for later")
+    try:
+        answer = assoc.send_c_store(path)
+    except RuntimeError:  # pynetdicom's word for an association that ended in between
+        return meaning_of(None)
+    status = answer.get("Status")
+    return meaning_of(status, str(answer.get("ErrorComment", "")))
+
+
+def _accepted(assoc: Association) -> set[Context]:
+    return {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in assoc.accepted_contexts
+    }
+
+
+@contextmanager
+def _association(
+    peer: Peer, delivery: Delivery, contexts: Sequence[Context]
+) -> Iterator[Association]:
+    """Open an association that proposes exactly these contexts, and release it at the end.
+
+    Raises Retriable where none comes about, Permanent where the peer accepts none of the contexts.
+    """
+    _keep_bytes_and_identifiers()
+    ae = AE(ae_title=delivery.ae_title)
+    ae.connection_timeout = ae.acse_timeout = delivery.connection_timeout_s
+    ae.dimse_timeout = delivery.response_timeout_s
+    ae.network_timeout = delivery.response_timeout_s
+    connected: list[bool] = []
+
+    def on_connection(event: evt.Event) -> None:
+        connected.append(True)
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    try:
+        assoc = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=[_proposal(context) for context in contexts],
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
+        )
+    except OSError:
+        raise Retriable(f"{_place(peer)}: the host name cannot be resolved") from None
+    if not assoc.is_established:
+        raise _why_not(peer, delivery, assoc, bool(connected))
+    try:
+        yield assoc
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def _proposal(context: Context) -> PresentationContext:
+    return build_context(context[0], context[1])
+
+
+def _why_not(
+    peer: Peer, delivery: Delivery, assoc: Association, connected: bool
+) -> Retriable | Permanent:
+    """Name the likely cause why no association came about."""
+    if not connected:
+        return Retriable(f"{_place(peer)} cannot be reached: nothing listens there, or a firewall")
+    if assoc.is_rejected:
+        reason = assoc.acceptor.primitive.reason_str
+        return Retriable(
+            f"{_place(peer)} rejected the association ({reason.lower()}): "
+            f"check its AE title {peer.ae_title!r}, and that it knows {delivery.ae_title!r}"
+        )
+    if assoc.rejected_contexts:
+        return Permanent(
+            f"{_place(peer)} accepts none of the SOP classes proposed",
+            cure=f"enable them for {delivery.ae_title!r} there, "
+            "then run `tfkt-node deliveries retry`",
+        )
+    return Retriable(f"{_place(peer)} closed the connection, or did not answer in time")
+
+
+def _place(peer: Peer) -> str:
+    return f"{peer.name} ({peer.host}:{peer.port})"
+
+
+def _keep_bytes_and_identifiers() -> None:
+    """Make pynetdicom send files as they are, and log neither requests nor PDUs (P2, P10)."""
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.LOG_HANDLER_LEVEL = "none"
