@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from .postgres import running_postgresql
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,3 +65,28 @@ def require_module() -> Callable[[str], None]:
             skip_or_fail(f"the Python package {name} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgresql(require_tool: Callable[[str], str]) -> Iterator[Callable[..., str]]:
+    """Start a PostgreSQL for this session: `postgresql()` returns the URL of an empty database."""
+    with running_postgresql(require_tool("initdb")) as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database; a test that asks for it runs on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'audit.db'}"
+    url: str = request.getfixturevalue("postgresql")()
+    return url
+
+
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """URL of a database with the newest schema; a test that asks for it runs on both kinds."""
+    from tfkt_node.audit.store import upgrade
+
+    upgrade(empty_database_url)
+    return empty_database_url

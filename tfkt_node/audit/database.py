@@ -1,0 +1,232 @@
+"""One door to SQLite and PostgreSQL: connections that keep their promises, and transactions.
+
+SQLite: WAL, synchronous FULL, foreign keys, a busy timeout, each read back; writers take the lock
+at BEGIN, because a transaction that reads first and then writes fails at once when another wrote
+meanwhile. PostgreSQL: READ COMMITTED; claims skip locked rows. Errors of the driver end here: what
+leaves is Retriable, Permanent or Misconfigured, without a value of a row (promise P10).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tfkt_node.records import Misconfigured, Permanent, Retriable
+
+BUSY_TIMEOUT_MS = 30_000
+PRAGMAS = {
+    "busy_timeout": BUSY_TIMEOUT_MS,
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: NORMAL may lose the last commits when the power goes
+    "foreign_keys": 1,
+}
+UPGRADE_LOCK = 0x74666B7401
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "gluster", "lustre", "afs", "sshfs")
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Make the engine of a database URL; nothing is opened yet.
+
+    Raises Misconfigured for a URL that names no database the node can use.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise Misconfigured(
+            "storage.database: not a database URL; expected sqlite:///PATH or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        return sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            max_overflow=30,
+            hide_parameters=True,
+        )
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise Misconfigured(
+            f"storage.database: {parsed.drivername} is not supported; expected sqlite or "
+            "postgresql+psycopg"
+        )
+    _check_sqlite_place(parsed.database)
+    engine = sa.create_engine(parsed, max_overflow=30, hide_parameters=True)
+    sa.event.listen(engine, "connect", _set_pragmas)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _check_sqlite_place(database: str | None) -> None:
+    if not database or database == ":memory:":
+        raise Misconfigured("storage.database: SQLite needs a file; memory forgets the audit")
+    folder = Path(database).absolute().parent
+    if not folder.is_dir():
+        raise Misconfigured(f"storage.database: the folder {folder} does not exist; create it")
+    kind = file_system_of(folder)
+    if any(name in kind for name in NETWORK_FILE_SYSTEMS):
+        raise Misconfigured(
+            f"storage.database: {folder} lies on a network file system ({kind}), where SQLite "
+            "loses data; put it on a local disk or use PostgreSQL"
+        )
+
+
+def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Return the type of the file system that holds a folder; '' where the system does not tell."""
+    if not mounts.exists():
+        return ""
+    best, kind = -1, ""
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, point, found, *_ = line.split(" ")
+        place = Path(point.replace("\\040", " "))
+        if folder.resolve().is_relative_to(place) and len(place.parts) > best:
+            best, kind = len(place.parts), found
+    return kind
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    # The driver's own BEGIN would come late and deferred; ours is sent by `_begin`.
+    connection.isolation_level = None
+    for name, wanted in PRAGMAS.items():
+        got = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        if got != wanted:
+            connection.execute(f"PRAGMA {name} = {wanted}").fetchall()
+            got = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        if got != wanted:
+            raise Misconfigured(
+                f"storage.database: SQLite answered {name} = {got}; expected {wanted}. The file "
+                "must lie on a local disk that the node may write, not on a network file system"
+            )
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _said(error: DBAPIError) -> Retriable | Permanent:
+    """Say what the database answered by its code alone: its text quotes the row."""
+    original = error.orig
+    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
+    named = f"{type(original).__name__} {code or 'without a code'}"
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        if str(original).startswith("no such table"):
+            return Permanent("the audit database has no tables", "run tfkt-node db upgrade")
+        return Retriable(f"the audit database is away or busy ({named})")
+    return Permanent(
+        f"the audit database refused a statement ({named})",
+        "run tfkt-node db upgrade; if it stays, report it as a fault of the node",
+    )
+
+
+@contextmanager
+def said_errors() -> Iterator[None]:
+    """Turn errors of the driver into errors of the node."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _said(error) from None
+    except PoolTimeout:
+        raise Retriable("the audit database has no free connection") from None
+
+
+class Database:
+    """Connections to one database. Safe for threads; each process opens its own."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare connections to `url`; nothing is opened yet. Raises Misconfigured."""
+        self._engine = open_engine(url)
+        # SQLite's waiters poll and may starve; those of one process queue here instead.
+        self._writer: Callable[[], Any] = nullcontext
+        if self._engine.dialect.name == "sqlite":
+            lock = threading.Lock()
+            self._writer = lambda: lock
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Open a transaction that sees one state and changes nothing."""
+        with said_errors(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Open a transaction that commits as a whole at the end of the block, or not at all."""
+        with said_errors(), self._writer(), self._engine.connect() as opened:
+            connection = opened.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    def check_schema(self) -> None:
+        """Raise Misconfigured unless the database has the newest schema."""
+        with self.reading() as connection:
+            have = _revision_of(connection)
+        newest = ScriptDirectory.from_config(_migrations()).get_current_head()
+        if have != newest:
+            raise Misconfigured(
+                f"the audit database has schema {have or 'none'}; expected {newest}. "
+                "Run tfkt-node db upgrade"
+            )
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Bring a database to the newest schema in one transaction; an empty one gets all of it.
+
+    Returns (schema before, schema after); None before for an empty database. Idempotent, and safe
+    when several processes start at once. Raises Misconfigured, Retriable.
+    """
+    database = Database(url)
+    try:
+        with database.writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+            before = _revision_of(connection)
+            config = _migrations()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            after = _revision_of(connection)
+    finally:
+        database.close()
+    if after is None:
+        raise Misconfigured("the migrations of the audit database are not installed")
+    return before, after
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _revision_of(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def insert_once(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
+    """Insert a row unless a unique constraint has it already; tell whether it was inserted.
+
+    PostgreSQL waits for a transaction that is inserting the same row, and then sees it.
+    """
+    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    key = next(iter(table.primary_key))
+    statement = insert(table).values(**values).on_conflict_do_nothing().returning(key)
+    return connection.execute(statement).first() is not None
+
+
+def storable(text: str) -> str:
+    """Replace what a text column cannot hold: NUL (PostgreSQL) and lone surrogates (both)."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -1,0 +1,331 @@
+"""Objects are made and delivered: transitions of what a verdict owes (promise P5).
+
+One row an object, one row a delivery; a row leaves its state once. An object's delivery can be
+claimed only when the object is BUILT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tfkt_node.audit import assessments
+from tfkt_node.audit.chain import Event, EventKind, append
+from tfkt_node.audit.database import Database, storable
+from tfkt_node.audit.leases import FREED, claim, due, held
+from tfkt_node.audit.schema import (
+    deliveries,
+    installation,
+    objects,
+    revisions,
+    series,
+    verdicts,
+)
+from tfkt_node.records import (
+    ClaimedDelivery,
+    ClaimedObject,
+    DeliveryState,
+    MadeObject,
+    ObjectKind,
+    ObjectState,
+    ReportRecord,
+)
+
+
+class Outbox(Database):
+    """Transitions of objects and deliveries."""
+
+    def claim_object(self, owner: str, now: datetime, lease_s: float) -> ClaimedObject | None:
+        """Take the oldest object that is owed, with all that its making needs.
+
+        The reports of a series are made in the order of its revisions, since each names the one
+        before it; a FAILED one is not waited for.
+        """
+        candidates = (
+            sa.select(objects.c.id)
+            .where(objects.c.state == ObjectState.OWED, due(objects, now), ~_waits_for_earlier())
+            .order_by(objects.c.id)
+        )
+        with self.writing() as connection:
+            until = now + timedelta(seconds=lease_s)
+            object_id = claim(connection, candidates, objects, owner, until)
+            if object_id is None:
+                return None
+            found = connection.execute(
+                sa.select(objects.c.kind, objects.c.verdict_id).where(objects.c.id == object_id)
+            ).one()
+            predecessor = _newest_earlier_report(connection, found.verdict_id)
+            connection.execute(
+                objects.update()
+                .where(objects.c.id == object_id)
+                .values(predecessor_id=predecessor.id if predecessor else None)
+            )
+            record = _report_record(connection, found.verdict_id, predecessor)
+            return ClaimedObject(object_id, ObjectKind(found.kind), record)
+
+    def object_built(
+        self, object_id: int, owner: str, made: MadeObject, path: Path, at: datetime
+    ) -> bool:
+        """Record an object whose file is synced at `path`; its deliveries can start."""
+        with self.writing() as connection:
+            built = connection.execute(
+                objects.update()
+                .where(held(objects, object_id, owner))
+                .values(
+                    state=ObjectState.BUILT,
+                    sop_class_uid=made.sop_class_uid,
+                    sop_instance_uid=made.sop_instance_uid,
+                    own_series_uid=made.series_uid,
+                    path=str(path),
+                    sha256=hashlib.sha256(made.content).hexdigest(),
+                    built_at=at,
+                    error="",
+                    **FREED,
+                )
+            )
+            if built.rowcount == 1:
+                detail = {"kind": made.kind, "sha256": hashlib.sha256(made.content).hexdigest()}
+                append(connection, at, Event(EventKind.OBJECT_BUILT, f"object:{object_id}", detail))
+            return built.rowcount == 1
+
+    def object_failed(self, object_id: int, owner: str, error: str, at: datetime) -> bool:
+        """Record that an object cannot be made; it is retried by command only."""
+        with self.writing() as connection:
+            failed = connection.execute(
+                objects.update()
+                .where(held(objects, object_id, owner))
+                .values(
+                    state=ObjectState.FAILED,
+                    error=storable(error),
+                    attempts=objects.c.attempts + 1,
+                    **FREED,
+                )
+            )
+            if failed.rowcount == 1:
+                told = Event(EventKind.OBJECT_FAILED, f"object:{object_id}", {"error": error})
+                append(connection, at, told)
+            return failed.rowcount == 1
+
+    def claim_delivery(
+        self, owner: str, destination: str, now: datetime, lease_s: float
+    ) -> ClaimedDelivery | None:
+        """Take the delivery to a destination that has been due for longest."""
+        candidates = (
+            sa.select(deliveries.c.id)
+            .join(objects)
+            .where(
+                deliveries.c.destination == destination,
+                deliveries.c.state == DeliveryState.PENDING,
+                due(deliveries, now),
+                objects.c.state == ObjectState.BUILT,
+            )
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+        )
+        with self.writing() as connection:
+            until = now + timedelta(seconds=lease_s)
+            delivery_id = claim(connection, candidates, deliveries, owner, until)
+            if delivery_id is None:
+                return None
+            row = connection.execute(
+                sa.select(
+                    deliveries.c.attempts,
+                    objects.c.sop_class_uid,
+                    objects.c.sop_instance_uid,
+                    objects.c.path,
+                )
+                .join(objects)
+                .where(deliveries.c.id == delivery_id)
+            ).one()
+            return ClaimedDelivery(
+                delivery_id=delivery_id,
+                destination=destination,
+                attempts=row.attempts,
+                sop_class_uid=row.sop_class_uid,
+                sop_instance_uid=row.sop_instance_uid,
+                path=Path(row.path),
+            )
+
+    def delivery_sent(
+        self, delivery_id: int, owner: str, status: int, comment: str, at: datetime
+    ) -> bool:
+        """Record that the destination has the object. status: of the C-STORE response."""
+        values = {
+            "state": DeliveryState.SENT,
+            "sent_at": at,
+            "next_attempt_at": None,
+            "status": status,
+            "comment": storable(comment),
+            "last_error": "",
+        }
+        told = Event(EventKind.DELIVERY_SENT, f"delivery:{delivery_id}", {"status": status})
+        return self._end_delivery(delivery_id, owner, values, at, told)
+
+    def delivery_retry(
+        self, delivery_id: int, owner: str, error: str, next_attempt_at: datetime, at: datetime
+    ) -> bool:
+        """Record an attempt that failed; the delivery is due again at `next_attempt_at`."""
+        values = {"last_error": storable(error), "next_attempt_at": next_attempt_at}
+        return self._end_delivery(delivery_id, owner, values, at)
+
+    def delivery_dead(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
+        """Record that a delivery can never work as things stand. error: with the cure."""
+        values = {"state": DeliveryState.DEAD, "last_error": storable(error)}
+        told = Event(EventKind.DELIVERY_DEAD, f"delivery:{delivery_id}", {"error": error})
+        return self._end_delivery(delivery_id, owner, values, at, told)
+
+    def _end_delivery(
+        self, delivery_id: int, owner: str, values: dict[str, Any], at: datetime, *told: Event
+    ) -> bool:
+        with self.writing() as connection:
+            ended = connection.execute(
+                deliveries.update()
+                .where(held(deliveries, delivery_id, owner))
+                .values(attempts=deliveries.c.attempts + 1, **values, **FREED)
+            )
+            if ended.rowcount == 1:
+                append(connection, at, *told)
+            return ended.rowcount == 1
+
+    def retry_deliveries(
+        self, which: int | str | None, actor: str, reason: str, now: datetime
+    ) -> int:
+        """Make DEAD deliveries PENDING and FAILED objects OWED again; return how many rows.
+
+        which: a delivery, a destination, or None for all. Their attempts are counted anew.
+        """
+        chosen: sa.ColumnElement[bool] = sa.true()
+        if which is not None:
+            column = deliveries.c.destination if isinstance(which, str) else deliveries.c.id
+            chosen = column == which
+        failed: sa.ColumnElement[bool] = objects.c.state == ObjectState.FAILED
+        if which is not None:
+            failed &= objects.c.id.in_(sa.select(deliveries.c.object_id).where(chosen))
+        dead = sa.and_(deliveries.c.state == DeliveryState.DEAD, chosen)
+        with self.writing() as connection:
+            owed = _revive(connection, objects, failed, state=ObjectState.OWED)
+            pending = _revive(
+                connection, deliveries, dead, state=DeliveryState.PENDING, next_attempt_at=now
+            )
+            told = [
+                *(
+                    Event(EventKind.OBJECT_RETRIED, f"object:{i}", {"reason": reason}, actor)
+                    for i in owed
+                ),
+                *(
+                    Event(EventKind.DELIVERY_RETRIED, f"delivery:{i}", {"reason": reason}, actor)
+                    for i in pending
+                ),
+            ]
+            append(connection, now, *told)
+            return len(told)
+
+    def report_record(self, verdict_id: str) -> ReportRecord:
+        """Return what the report of a verdict is made from, from rows alone.
+
+        Once the report is BUILT its predecessor is fixed, so that a rebuild gives the same bytes.
+        Raises LookupError for an unknown verdict.
+        """
+        with self.reading() as connection:
+            built = connection.execute(
+                sa.select(objects.c.predecessor_id).where(
+                    objects.c.verdict_id == verdict_id,
+                    objects.c.kind == ObjectKind.SR,
+                    objects.c.state == ObjectState.BUILT,
+                )
+            ).first()
+            if built is None:
+                predecessor = _newest_earlier_report(connection, verdict_id)
+            else:
+                predecessor = connection.execute(
+                    sa.select(objects).where(objects.c.id == built.predecessor_id)
+                ).first()
+            return _report_record(connection, verdict_id, predecessor)
+
+
+def _revive(
+    connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool], **values: Any
+) -> list[int]:
+    """Let rows be tried anew, and return their ids."""
+    revived = connection.scalars(
+        table.update().where(condition).values(attempts=0, **values).returning(table.c.id)
+    )
+    return sorted(revived)
+
+
+def _waits_for_earlier() -> sa.ColumnElement[bool]:
+    """Tell whether an earlier report of the same series is owed.
+
+    A series' revisions are decided one after another, so its objects' ids follow their order.
+    """
+    earlier = objects.alias("earlier")
+    return sa.exists().where(
+        earlier.c.series_id == objects.c.series_id,
+        earlier.c.id < objects.c.id,
+        earlier.c.kind == ObjectKind.SR,
+        earlier.c.state == ObjectState.OWED,
+    )
+
+
+def _newest_earlier_report(connection: sa.Connection, verdict_id: str) -> Any:
+    """Return the BUILT SR of the newest earlier revision of the same series, or None."""
+    this = (
+        sa.select(revisions.c.series_id, revisions.c.number)
+        .join(verdicts)
+        .where(verdicts.c.id == verdict_id)
+        .subquery("this")
+    )
+    return connection.execute(
+        sa.select(objects)
+        .join(verdicts, verdicts.c.id == objects.c.verdict_id)
+        .join(revisions, revisions.c.id == verdicts.c.revision_id)
+        .join(this, this.c.series_id == revisions.c.series_id)
+        .where(
+            revisions.c.number < this.c.number,
+            objects.c.kind == ObjectKind.SR,
+            objects.c.state == ObjectState.BUILT,
+        )
+        .order_by(revisions.c.number.desc())
+        .limit(1)
+    ).first()
+
+
+def _report_record(connection: sa.Connection, verdict_id: str, predecessor: Any) -> ReportRecord:
+    row = connection.execute(
+        sa.select(
+            verdicts.c.decided_at,
+            verdicts.c.attributes,
+            verdicts.c.software_version,
+            verdicts.c.revision_id,
+            revisions.c.number,
+            series.c.patient_id,
+            series.c.study_uid,
+            series.c.series_uid,
+            series.c.series_description,
+        )
+        .join(revisions, revisions.c.id == verdicts.c.revision_id)
+        .join(series, series.c.id == revisions.c.series_id)
+        .where(verdicts.c.id == verdict_id)
+    ).first()
+    if row is None:
+        raise LookupError("no such verdict")
+    return ReportRecord(
+        verdict_id=verdict_id,
+        decided_at=row.decided_at,
+        revision_number=row.number,
+        patient_id=row.patient_id,
+        study_uid=row.study_uid,
+        series_uid=row.series_uid,
+        series_description=row.series_description,
+        attributes=row.attributes,
+        assessment=assessments.read(connection, verdict_id),
+        evidence=assessments.evidence(connection, row.revision_id),
+        predecessor=(predecessor.sop_instance_uid, predecessor.own_series_uid)
+        if predecessor
+        else None,
+        node_uid=connection.execute(sa.select(installation.c.node_uid)).scalar_one(),
+        software_version=row.software_version,
+    )
