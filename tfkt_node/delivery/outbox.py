@@ -61,8 +61,12 @@ def deliver_due(  # noqa: PLR0913, PLR0917
     if peer is None:
         raise Misconfigured(f"peers: no peer named {destination!r} has deliver = true")
     arrived = 0
-    while claimed := _claim(store, settings.delivery, destination, owner, clock()):
-        answers = store_scu.send(peer, settings.delivery, [item.path for item in claimed])
+    # An answer slower than the lease may cost a second sending of the same object, which changes
+    # nothing at the destination; a longer lease would hold up everything after a crash.
+    lease_s = settings.scoring.lease_s
+    while claimed := _claim(store, destination, owner, clock(), lease_s):
+        paths = [item.path for item in claimed]
+        answers = store_scu.send(peer, settings.delivery, paths, begin_within_s=lease_s / 2)
         for item, answer in zip(claimed, answers, strict=True):
             _write_down(store, settings.delivery, owner, item, answer, clock(), rng)
             arrived += isinstance(answer, Receipt)
@@ -81,9 +85,8 @@ def retry_after_s(attempts: int, first_s: float, longest_s: float, jitter: float
 
 
 def _claim(
-    store: Deliveries, delivery: Delivery, destination: str, owner: str, now: datetime
+    store: Deliveries, destination: str, owner: str, now: datetime, lease_s: float
 ) -> list[ClaimedDelivery]:
-    lease_s = store_scu.longest_send_s(delivery)
     claimed: list[ClaimedDelivery] = []
     while len(claimed) < BATCH:
         item = store.claim_delivery(owner, destination, now, lease_s)
