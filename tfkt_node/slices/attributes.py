@@ -12,12 +12,14 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset as decode_elements
 from pydicom.sequence import Sequence
 
 from tfkt_node.records import Reason, SetAside
@@ -67,6 +69,15 @@ def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
     if len(ds) == 0:
         raise SetAside(Reason.UNREADABLE, "the data set breaks off before its first element")
     return ds
+
+
+def from_bytes(attributes: bytes) -> Dataset:
+    """Decode the attributes of an InstanceHeader: Explicit VR Little Endian, without file meta.
+
+    Raises SetAside(UNREADABLE) where the bytes are no data set.
+    """
+    with foreign_errors_as(Reason.UNREADABLE, "not a sound data set"):
+        return decode_elements(BytesIO(attributes), is_implicit_VR=False, is_little_endian=True)
 
 
 def text(ds: Dataset, keyword: str) -> str:

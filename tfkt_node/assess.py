@@ -1,0 +1,289 @@
+"""Take one revision through slices, iqa and verdict, slice by slice.
+
+What `score` and the scorer run. Memory is bounded: one instance and one chunk of slices at a time.
+Promise P6: what cannot be scored is said with its reason, and the next slice follows. No detail
+holds an identifier.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from tfkt_node.iqa import physics, scope, uncertainty
+from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.iqa.engine import Engine, fit_to_grid
+from tfkt_node.records import (
+    CT_CLASSES,
+    Assessment,
+    BundleInForce,
+    CriteriaInForce,
+    FloatArray,
+    InstanceOutcome,
+    InstanceRef,
+    InstanceState,
+    Outcome,
+    Population,
+    Reason,
+    SetAside,
+    SliceGeometry,
+    SliceScore,
+    Stack,
+    StackSummary,
+)
+from tfkt_node.settings import Settings
+from tfkt_node.slices import attributes as dicom
+from tfkt_node.slices import decoding, geometry
+from tfkt_node.verdict import criteria as criteria_of
+from tfkt_node.verdict import populations, statistics
+
+CHUNK = 32
+"""Slices that go to the engine at once: enough to keep its streams busy, 32 MB."""
+
+
+def failed(
+    settings: Settings,
+    instances: Sequence[InstanceRef],
+    attributes: bytes,
+    reason: Reason,
+    detail: str,
+) -> Assessment:
+    """Return the outcome of a revision that could not be scored: FAILED, for this reason."""
+    criteria, _ = _criteria(settings, attributes)
+    outcomes = tuple(
+        InstanceOutcome(ref.digest, InstanceState.NOT_ASSESSED, reason) for ref in instances
+    )
+    return replace(_without_score(Outcome.FAILED, reason, detail, criteria), instances=outcomes)
+
+
+class Assessor:
+    """Assesses revisions with one bundle and one engine."""
+
+    def __init__(self, settings: Settings, bundle: Bundle, engine: Engine) -> None:
+        self._settings = settings
+        self._calibration = bundle.calibration
+        self._engine = engine
+        self._bundle = BundleInForce(
+            bundle.name, bundle.version, bundle.digest, engine.name, engine.precision
+        )
+
+    def assess(self, instances: Sequence[InstanceRef], attributes: bytes) -> Assessment:
+        """Assess one revision: ASSESSED with a verdict, or NOT_ASSESSED with a reason.
+
+        instances: the revision's frozen list. attributes: as in InstanceHeader; the age comes from
+        there. The result does not depend on the order of the list.
+        """
+        criteria, age_known = _criteria(self._settings, attributes)
+        found = _Findings()
+        stacks = geometry.stacks(_described(instances, found))
+        summaries = tuple(self._sum_up(stack, criteria, found) for stack in stacks)
+        outcomes = tuple(found.outcome(ref) for ref in instances)
+        decision = criteria_of.decide(summaries, criteria, age_known=age_known)
+        if decision is None:
+            reason = most_telling(found.all_reasons())
+            detail = next((one.detail for one in outcomes if one.reason is reason), "")
+            return replace(
+                _without_score(Outcome.NOT_ASSESSED, reason, detail, criteria),
+                stacks=summaries,
+                instances=outcomes,
+                bundle=self._bundle,
+            )
+        deciding = summaries[decision.deciding_stack]
+        return Assessment(
+            outcome=Outcome.ASSESSED,
+            reason=None,
+            detail="",
+            verdict=decision.verdict,
+            confidence=decision.confidence,
+            confidence_reasons=decision.confidence_reasons,
+            flagged=decision.flagged,
+            score=deciding.score,
+            interval=deciding.interval,
+            deciding_stack=decision.deciding_stack,
+            stacks=summaries,
+            instances=outcomes,
+            criteria=criteria,
+            bundle=self._bundle,
+        )
+
+    def _sum_up(self, stack: Stack, criteria: CriteriaInForce, found: _Findings) -> StackSummary:
+        scores: list[SliceScore] = []
+        measured: list[physics.Measures] = []
+        looked_at = _looked_at(stack.slices, found)
+        while chunk := list(islice(looked_at, CHUNK)):
+            inside = [one for one in chunk if one.hu is not None]
+            grids = [fit_to_grid(one.hu) for one in inside if one.hu is not None]
+            quality = iter(self._engine.quality(np.stack(grids)) if grids else ())
+            for one in chunk:
+                u = next(quality) if one.hu is not None else None
+                scores.append(self._scored(one, u))
+            measured.extend(one.measures for one in inside)
+        found.record(stack.slices, scores)
+        return statistics.summarize(stack, scores, measured, criteria.diagnostic_from)
+
+    def _scored(self, one: _Look, u: float | None) -> SliceScore:
+        score, interval = (None, None) if u is None else uncertainty.score(self._calibration, u)
+        position = one.where.position_mm
+        return SliceScore(
+            digest=one.where.instance.digest,
+            sop_uid=one.where.instance.sop_uid,
+            frame=one.where.frame,
+            position_mm=None if position is None else round(position, 4),
+            score=score,
+            interval=interval,
+            in_scope=score is not None,
+            reason=one.reason,
+            outline=one.outline,
+        )
+
+
+def most_telling(reasons: Iterable[Reason]) -> Reason:
+    """Return the most frequent reason; of equals, the one that stands first in the enum.
+
+    NO_PIXELS for a revision of which there is nothing to say at all.
+    """
+    counts = Counter(reasons)
+    return max(Reason, key=lambda reason: counts[reason]) if counts else Reason.NO_PIXELS
+
+
+# --------------------------------------------------------------------------- slice by slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One slice, looked at: in scope with its pixels and measures, or out with a reason."""
+
+    where: SliceGeometry
+    hu: FloatArray | None
+    reason: Reason | None
+    outline: tuple[int, int, int, int] | None = None
+    measures: physics.Measures = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What has been found out about each instance, by digest."""
+
+    set_aside: dict[str, SetAside] = field(default_factory=dict)
+    scored: set[str] = field(default_factory=set)
+    reasons: dict[str, list[Reason]] = field(default_factory=lambda: defaultdict(list))
+
+    def record(self, slices: Iterable[SliceGeometry], scores: Iterable[SliceScore]) -> None:
+        for where, score in zip(slices, scores, strict=True):
+            if score.reason is None:
+                self.scored.add(where.instance.digest)
+            else:
+                self.reasons[where.instance.digest].append(score.reason)
+
+    def all_reasons(self) -> list[Reason]:
+        of_slices = [reason for reasons in self.reasons.values() for reason in reasons]
+        unread = [one.reason for key, one in self.set_aside.items() if key not in self.reasons]
+        return of_slices + unread
+
+    def outcome(self, ref: InstanceRef) -> InstanceOutcome:
+        if ref.digest in self.scored:
+            return InstanceOutcome(ref.digest, InstanceState.SCORED, None)
+        known = self.set_aside.get(ref.digest)
+        reasons = self.reasons.get(ref.digest, [])
+        if known is not None:
+            reasons = [*reasons, known.reason]
+        reason = most_telling(reasons)
+        detail = known.detail if known is not None and known.reason is reason else ""
+        return InstanceOutcome(ref.digest, InstanceState.NOT_ASSESSED, reason, detail)
+
+
+def _described(instances: Iterable[InstanceRef], found: _Findings) -> list[SliceGeometry]:
+    """Read all headers; what cannot be read or placed is kept in the findings."""
+    slices: list[SliceGeometry] = []
+    for ref in instances:
+        try:
+            if ref.sop_class_uid not in CT_CLASSES:
+                raise SetAside(Reason.NOT_CT)
+            slices.extend(geometry.slices_of(ref, decoding.read_dataset(ref.path)))
+        except SetAside as error:
+            found.set_aside[ref.digest] = error
+    return slices
+
+
+def _looked_at(slices: Iterable[SliceGeometry], found: _Findings) -> Iterator[_Look]:
+    """Decode and judge slices one by one; only in-scope ones carry pixels."""
+    opened = _LastOpened()
+    for where in slices:
+        reason = scope.header_reason(where)
+        if reason is not None:
+            yield _Look(where, None, reason)
+            continue
+        try:
+            hu = decoding.decode_hu(opened.dataset(where.instance.path), where.frame)
+        except SetAside as error:
+            found.set_aside.setdefault(where.instance.digest, error)
+            yield _Look(where, None, error.reason)
+            continue
+        body = scope.find_body(hu)
+        reason = scope.pixel_reason(body, where.pixel_spacing_mm, where.body_part)
+        if reason is not None:
+            yield _Look(where, None, reason, body.outline)
+        else:
+            measures = physics.measure(hu, body, where.pixel_spacing_mm)
+            yield _Look(where, hu, None, body.outline, measures)
+
+
+class _LastOpened:
+    """Keeps the last data set open: the frames of one object come one after the other."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._ds = Dataset()
+
+    def dataset(self, path: Path) -> Dataset:
+        if path != self._path:
+            self._path = None
+            self._ds = decoding.read_dataset(path, pixels=True)
+            self._path = path
+        return self._ds
+
+
+# --------------------------------------------------------------------------- the revision
+
+
+def _criteria(settings: Settings, attributes: bytes) -> tuple[CriteriaInForce, bool]:
+    """Return the criteria for the patient's age, and whether the age is known."""
+    try:
+        ds = dicom.from_bytes(attributes)
+    except SetAside:
+        ds = Dataset()  # the age is not known then, which the verdict says
+    population = populations.population(
+        dicom.text(ds, "PatientAge"),
+        dicom.text(ds, "PatientBirthDate"),
+        dicom.text(ds, "StudyDate"),
+        settings.criteria.child_below_years,
+    )
+    criteria = criteria_of.in_force(settings.criteria, population or Population.ADULT)
+    return criteria, population is not None
+
+
+def _without_score(
+    outcome: Outcome, reason: Reason, detail: str, criteria: CriteriaInForce
+) -> Assessment:
+    return Assessment(
+        outcome=outcome,
+        reason=reason,
+        detail=detail,
+        verdict=None,
+        confidence=None,
+        confidence_reasons=(),
+        flagged=False,
+        score=None,
+        interval=None,
+        deciding_stack=None,
+        stacks=(),
+        instances=(),
+        criteria=criteria,
+        bundle=None,
+    )

@@ -1,0 +1,220 @@
+"""Say whether a slice is what the model was trained on: an axial slice of a body, in HU.
+
+First by header, then by simple physics of the pixels on a coarse grid. A missing header is
+unknown, never a refusal; a value that says "other" is. Scope is not quality: noise, streaks and
+cut-off shoulders stay in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from tfkt_node.records import BoolArray, FloatArray, Reason, SliceGeometry
+
+SMALLEST_MATRIX = 256
+"""Rows and columns; smaller images are previews, whose noise is not that of the scan."""
+
+AXIAL_LIMIT_DEG = 35.0
+"""Angle between slice normal and table axis; gantries tilt up to 30 degrees."""
+
+LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW"})
+SECONDARY_TYPES = frozenset(
+    {"MIP", "MINIP", "MAXIP", "PROJECTION", "MAXIMUM", "MINIMUM", "VRT", "VR", "SSD", "RENDERED"}
+    | {"VOLUMERENDER", "SURFACERENDER", "CURVEDMPR", "SCREEN", "SCREENSAVE", "SCREENCAPTURE"}
+    | {"SCREENSHOT", "DOSEINFO", "SUBTRACTION", "STDDEVIATION"}
+)
+NOT_HU_TYPES = frozenset(
+    {"PERFUSION", "RCBF", "CBF", "RCBV", "CBV", "MTT", "TTP", "TMAX", "PERMEABILITY"}
+    | {"EFFATOMICNUM", "ELECTRONDENSITY", "MATSPECIFIC", "MATFRACTIONAL", "MATVALUEBASED"}
+)
+"""Values of Image Type and Frame Type (PS3.3 C.8.2.1.1.1, C.8.15.2.1.1, C.8.16.1.4), vendors'
+habits beside the standard's terms; compared without separators, whole and word by word."""
+
+HEAD_PARTS = frozenset({"HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "TEMPORAL", "FACE", "IAC"})
+
+COARSE_CELLS = 128
+TISSUE_ABOVE_HU = -400.0
+LEAST_BODY_SHARE = 0.02
+LEAST_BODY_MM = 75.0
+"""Equivalent diameter; a newborn's trunk has about 100 mm."""
+LEAST_SPREAD_HU = 40.0
+"""Between the 5th and 95th percentile of a body's coarse means. People have fat and muscle, 150
+HU apart; a water phantom has one value."""
+
+HEAD_SHELL_MM = 20.0
+HEAD_BONE_HU = 150.0
+HEAD_SHARE = 0.7
+"""Directions in which bone lies within 20 mm of the surface. Measured: body slices at most 0.42
+(thin chest), skulls 0.74 to 1."""
+HEAD_DIAMETER_MM = (100.0, 240.0)
+HEAD_LARGEST_BY_HEADER_MM = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A slice on a coarse grid of block x block pixels, and where the body lies in it.
+
+    means: (r, c) float32, HU, mean of each cell. mask: (r, c), True inside the body, lungs and
+    bowel included. outline: box (left, top, right, bottom) in pixels of the slice, right and
+    bottom exclusive; None without a body.
+    """
+
+    means: FloatArray
+    mask: BoolArray
+    block: int
+    outline: tuple[int, int, int, int] | None
+
+    def diameter_mm(self, spacing_mm: tuple[float, float]) -> float:
+        """Diameter of the circle of the body's area."""
+        return _diameter_mm(self.mask, self.block, spacing_mm)
+
+
+def header_reason(one: SliceGeometry) -> Reason | None:
+    """Return why the header puts a slice out of scope; None: nothing in it does.
+
+    LOCALIZER, NOT_HU and DERIVED_SECONDARY by Image Type or Frame Type; NOT_AXIAL by orientation,
+    or where neither orientation nor Image Type tells the plane; MATRIX under 256 rows or columns.
+    Derived axial images (averages, thicker slices) are in scope.
+    """
+    words = _words(one.image_type)
+    if words & LOCALIZER_TYPES:
+        return Reason.LOCALIZER
+    if words & NOT_HU_TYPES:
+        return Reason.NOT_HU
+    if words & SECONDARY_TYPES:
+        return Reason.DERIVED_SECONDARY
+    if not _is_axial(one.orientation, words):
+        return Reason.NOT_AXIAL
+    if min(one.rows, one.columns) < SMALLEST_MATRIX:
+        return Reason.MATRIX
+    return None
+
+
+def find_body(hu: FloatArray) -> Body:
+    """Find the body in a slice: (rows, columns) float32, HU, without padding.
+
+    Tissue on the coarse grid, opened by 3 x 3 cells (about 8 mm) so that couch and blankets fall
+    off, its largest pieces, filled. Cells average noise away, so that it holds at any dose.
+    """
+    block = max(1, round(min(hu.shape) / COARSE_CELLS))
+    means = cell_means(hu, block)
+    tissue = ndimage.binary_opening(means > TISSUE_ABOVE_HU, np.ones((3, 3)))
+    mask = ndimage.binary_fill_holes(_pieces(tissue, least_share=0.1))
+    return Body(means, mask, block, _outline(mask, block))
+
+
+def cell_means(values: FloatArray, block: int) -> FloatArray:
+    """Average over cells of block x block pixels; a rest at right and bottom is left out."""
+    rows, columns = values.shape[0] // block, values.shape[1] // block
+    cells = values[: rows * block, : columns * block].reshape(rows, block, columns, block)
+    # Along rows first: twice as fast as both axes at once.
+    means: FloatArray = cells.sum(axis=1).sum(axis=2) / np.float32(block**2)
+    return means
+
+
+def pixel_reason(
+    body: Body, spacing_mm: tuple[float, float] | None, body_part: str = ""
+) -> Reason | None:
+    """Return why the pixels put a slice out of scope; None: they show a body.
+
+    spacing_mm: (between rows, between columns); None: sizes are not judged. body_part: Body Part
+    Examined; a head by header counts where the size agrees.
+    HEAD: a shell of bone under the skin in most directions. NO_BODY: nothing, or too little.
+    PHANTOM: one and the same value throughout.
+    """
+    if spacing_mm is not None and _is_head(body, spacing_mm):
+        return Reason.HEAD
+    if body.mask.mean() < LEAST_BODY_SHARE:
+        return Reason.NO_BODY
+    diameter_mm = None if spacing_mm is None else body.diameter_mm(spacing_mm)
+    if _words((body_part,)) & HEAD_PARTS and (diameter_mm or 0) <= HEAD_LARGEST_BY_HEADER_MM:
+        return Reason.HEAD
+    if diameter_mm is not None and diameter_mm < LEAST_BODY_MM:
+        return Reason.NO_BODY
+    inside = ndimage.binary_erosion(body.mask, np.ones((3, 3)), iterations=2)
+    values = body.means[inside if inside.any() else body.mask]
+    if np.subtract(*np.percentile(values, [95, 5])) < LEAST_SPREAD_HU:
+        return Reason.PHANTOM
+    return None
+
+
+# --------------------------------------------------------------------------- header
+
+
+def _words(values: tuple[str, ...]) -> frozenset[str]:
+    """Compare without separators, whole and word by word: 'MIN IP' gives MINIP, MIN, IP."""
+    parts = [re.findall(r"[A-Z0-9]+", value.upper()) for value in values]
+    return frozenset(word for words in parts for word in ("".join(words), *words))
+
+
+def _is_axial(orientation: tuple[float, ...] | None, words: frozenset[str]) -> bool:
+    if orientation is None:
+        return "AXIAL" in words
+    rx, ry, _, cx, cy, _ = orientation
+    return abs(rx * cy - ry * cx) >= math.cos(math.radians(AXIAL_LIMIT_DEG))
+
+
+# --------------------------------------------------------------------------- pixels
+
+
+def _pieces(mask: BoolArray, least_share: float) -> BoolArray:
+    """Keep connected pieces of at least a share of the largest one's area."""
+    labels, found = ndimage.label(mask)
+    if found == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept: BoolArray = (sizes >= max(1.0, least_share * sizes.max()))[labels]
+    return kept
+
+
+def _outline(mask: BoolArray, block: int) -> tuple[int, int, int, int] | None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return left * block, top * block, right * block, bottom * block
+
+
+def _diameter_mm(mask: BoolArray, block: int, spacing_mm: tuple[float, float]) -> float:
+    area = float(mask.sum()) * block**2 * spacing_mm[0] * spacing_mm[1]
+    return 2 * math.sqrt(area / math.pi)
+
+
+def _is_head(body: Body, spacing_mm: tuple[float, float]) -> bool:
+    """Look for a closed shell of bone under the surface of a thing of a head's size.
+
+    Tried on the body, and on everything filled: an empty skull (a phantom) has thin walls only,
+    which the opening that removes the couch takes away.
+    """
+    closed = ndimage.binary_closing(body.means > TISSUE_ABOVE_HU, np.ones((3, 3)))
+    filled = _pieces(ndimage.binary_fill_holes(closed), least_share=1.0)
+    low, high = HEAD_DIAMETER_MM
+    cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
+    for mask in (_pieces(body.mask, least_share=1.0), filled):
+        if not low <= _diameter_mm(mask, body.block, spacing_mm) <= high:
+            continue
+        if _bone_share(body.means, mask, HEAD_SHELL_MM / cell_mm) >= HEAD_SHARE:
+            return True
+    return False
+
+
+def _bone_share(means: FloatArray, mask: BoolArray, shell_cells: float) -> float:
+    """Share of 90 directions from the centre that meet bone in the shell under the surface."""
+    rows, columns = np.nonzero(mask)
+    angles = np.deg2rad(np.arange(0, 360, 4))[:, None]
+    radius = np.arange(0, max(mask.shape) * math.sqrt(2), 0.5)
+    y = np.rint(rows.mean() + np.sin(angles) * radius).astype(int)
+    x = np.rint(columns.mean() + np.cos(angles) * radius).astype(int)
+    in_image = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+    y, x = np.where(in_image, y, 0), np.where(in_image, x, 0)
+    inside = mask[y, x] & in_image
+    surface = np.where(inside, radius, 0).max(axis=1, keepdims=True)
+    shell = inside & (radius > surface - shell_cells)
+    return float((shell & (means[y, x] > HEAD_BONE_HU)).any(axis=1).mean())
