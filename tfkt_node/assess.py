@@ -77,7 +77,7 @@ class Assessor:
         """Assess one revision: ASSESSED with a verdict, or NOT_ASSESSED with a reason.
 
         instances: the revision's frozen list. attributes: as in InstanceHeader; the age comes from
-        there. The result does not depend on the order of the list.
+        there. Scores and verdict do not depend on the order of the list.
         """
         criteria, age_known = _criteria(self._settings, attributes)
         found = _Findings()

@@ -41,6 +41,11 @@ IMPLEMENTATION_CLASS_UID = "2.25.141070058647968747430635987610693652429"
 IMPLEMENTATION_VERSION_NAME = f"TFKT_NODE_{__version__}"[:16]
 
 
+AXIAL_LIMIT_DEG = 35.0
+"""Angle between slice normal and table axis up to which a plane counts as axial: gantries tilt up
+to 30 degrees, coronal and sagittal planes lie at 90."""
+
+
 class Reason(StrEnum):
     """Why something was not scored, or why a verdict is not sure. One sentence each."""
 

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from tfkt_node.records import BoolArray, FloatArray, Reason, SliceGeometry
+from tfkt_node.records import AXIAL_LIMIT_DEG, BoolArray, FloatArray, Reason, SliceGeometry
 
 SMALLEST_MATRIX = 256
 """Rows and columns; smaller images are previews, whose noise is not that of the scan."""
-
-AXIAL_LIMIT_DEG = 35.0
-"""Angle between slice normal and table axis; gantries tilt up to 30 degrees."""
 
 LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW"})
 SECONDARY_TYPES = frozenset(
@@ -35,7 +32,10 @@ NOT_HU_TYPES = frozenset(
 """Values of Image Type and Frame Type (PS3.3 C.8.2.1.1.1, C.8.15.2.1.1, C.8.16.1.4), vendors'
 habits beside the standard's terms; compared without separators, whole and word by word."""
 
-HEAD_PARTS = frozenset({"HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "TEMPORAL", "FACE", "IAC"})
+HEAD_PARTS = frozenset(
+    {"HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "FACE", "IAC", "EAR", "SELLA", "MAXILLA"}
+)
+"""Words of Body Part Examined (PS3.16 table L-1)."""
 
 COARSE_CELLS = 128
 TISSUE_ABOVE_HU = -400.0
@@ -193,9 +193,11 @@ def _is_head(body: Body, spacing_mm: tuple[float, float]) -> bool:
     Tried on the body, and on everything filled: an empty skull (a phantom) has thin walls only,
     which the opening that removes the couch takes away.
     """
+    low, high = HEAD_DIAMETER_MM
+    if body.diameter_mm(spacing_mm) > high:
+        return False
     closed = ndimage.binary_closing(body.means > TISSUE_ABOVE_HU, np.ones((3, 3)))
     filled = _pieces(ndimage.binary_fill_holes(closed), least_share=1.0)
-    low, high = HEAD_DIAMETER_MM
     cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
     for mask in (_pieces(body.mask, least_share=1.0), filled):
         if not low <= _diameter_mm(mask, body.block, spacing_mm) <= high:

@@ -66,7 +66,8 @@ class _Layout:
 
     def value(self, bits: np.ndarray) -> np.ndarray:
         """Cut stored values out of their container and extend the sign (PS3.5 8.1.1)."""
-        kept = (bits.astype(np.int64) >> self.shift) & ((1 << self.bits_stored) - 1)
+        wide = np.int32 if self.bits_allocated <= 16 else np.int64
+        kept = (bits.astype(wide) >> self.shift) & ((1 << self.bits_stored) - 1)
         if self.is_signed:
             kept -= (kept >> (self.bits_stored - 1)) << self.bits_stored
         return kept

@@ -14,7 +14,15 @@ from statistics import median
 
 from pydicom.dataset import Dataset
 
-from tfkt_node.records import CT_IMAGE, InstanceRef, Reason, SetAside, SliceGeometry, Stack
+from tfkt_node.records import (
+    AXIAL_LIMIT_DEG,
+    CT_IMAGE,
+    InstanceRef,
+    Reason,
+    SetAside,
+    SliceGeometry,
+    Stack,
+)
 from tfkt_node.slices.attributes import (
     count,
     decimal,
@@ -28,10 +36,6 @@ from tfkt_node.slices.attributes import (
 from tfkt_node.slices.decoding import number_of_frames
 
 Vector = tuple[float, float, float]
-
-AXIAL_LIMIT_DEG = 35.0
-"""Angle between slice normal and table axis up to which a plane counts as axial: gantries tilt up
-to 30 degrees, coronal and sagittal planes lie at 90."""
 
 SAME_PLANE_DEG = 1.0
 """Slices whose normals differ by less belong to one stack."""
