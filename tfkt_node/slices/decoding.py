@@ -23,6 +23,7 @@ from tfkt_node.slices.attributes import (
     read_dataset,
     text,
 )
+from tfkt_node.slices.codecs import IntArray
 
 __all__ = ["decodable_syntaxes", "decode_hu", "number_of_frames", "raw_hu", "read_dataset"]
 
@@ -64,10 +65,10 @@ class _Layout:
         low = -(1 << (self.bits_stored - 1)) if self.is_signed else 0
         return low, low + (1 << self.bits_stored) - 1
 
-    def value(self, bits: np.ndarray) -> np.ndarray:
+    def value(self, bits: IntArray) -> IntArray:
         """Cut stored values out of their container and extend the sign (PS3.5 8.1.1)."""
-        wide = np.int32 if self.bits_allocated <= 16 else np.int64
-        kept = (bits.astype(wide) >> self.shift) & ((1 << self.bits_stored) - 1)
+        wide = bits.astype("i4" if self.bits_allocated <= 16 else "i8")
+        kept: IntArray = (wide >> self.shift) & ((1 << self.bits_stored) - 1)
         if self.is_signed:
             kept -= (kept >> (self.bits_stored - 1)) << self.bits_stored
         return kept
@@ -121,7 +122,7 @@ def number_of_frames(ds: Dataset) -> int | None:
 # --------------------------------------------------------------------------- stored values
 
 
-def _stored_values(ds: Dataset, frame: int | None) -> tuple[_Layout, np.ndarray]:
+def _stored_values(ds: Dataset, frame: int | None) -> tuple[_Layout, IntArray]:
     if "PixelData" not in ds:
         is_float = "FloatPixelData" in ds or "DoubleFloatPixelData" in ds
         detail = "floating-point pixel data instead of whole numbers" if is_float else ""
@@ -180,7 +181,7 @@ def _layout(ds: Dataset) -> _Layout:
     )
 
 
-def _native(data: bytes, layout: _Layout, index: int, order: str) -> np.ndarray:
+def _native(data: bytes, layout: _Layout, index: int, order: str) -> IntArray:
     expected = layout.frame_bytes * layout.frames
     if len(data) not in (expected, expected + expected % 2):
         raise SetAside(
@@ -213,7 +214,7 @@ def _name(syntax: str) -> str:
 # --------------------------------------------------------------------------- Hounsfield units
 
 
-def _rescaled(ds: Dataset, frame: int | None, layout: _Layout, stored: np.ndarray) -> FloatArray:
+def _rescaled(ds: Dataset, frame: int | None, layout: _Layout, stored: IntArray) -> FloatArray:
     slope, intercept = _rescale(ds, frame)
     reach = [value * slope + intercept for value in layout.span]
     if slope <= 0 or reach[0] > REACH_HU[0] or reach[1] < REACH_HU[1]:
