@@ -8,6 +8,7 @@ leaves is Retriable, Permanent or Misconfigured, without a value of a row (promi
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -33,6 +35,9 @@ PRAGMAS = {
     "foreign_keys": 1,
 }
 UPGRADE_LOCK = 0x74666B7401
+LONGEST_KEY = 256
+"""Characters; three such keys of four bytes a character would not fit, but DICOM's LO has 64."""
+
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "gluster", "lustre", "afs", "sshfs")
 
 
@@ -197,7 +202,13 @@ def upgrade(url: str) -> tuple[str | None, str]:
             before = _revision_of(connection)
             config = _migrations()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError:
+                raise Misconfigured(
+                    f"the audit database has schema {before}, which this version of the node does "
+                    "not know; install the version that made it, or a newer one"
+                ) from None
             after = _revision_of(connection)
     finally:
         database.close()
@@ -225,6 +236,14 @@ def insert_once(connection: sa.Connection, table: sa.Table, **values: Any) -> bo
     key = next(iter(table.primary_key))
     statement = insert(table).values(**values).on_conflict_do_nothing().returning(key)
     return connection.execute(statement).first() is not None
+
+
+def indexable(text: str) -> str:
+    """Shorten what is too long for PostgreSQL's index (2704 bytes) to its beginning and digest."""
+    text = storable(text)
+    if len(text) <= LONGEST_KEY:
+        return text
+    return f"{text[:64]}… {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def storable(text: str) -> str:

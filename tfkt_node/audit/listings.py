@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,48 +35,38 @@ from tfkt_node.records import (
 class Listings(Database):
     """Queries behind `series list`, `series show` and `deliveries list`."""
 
-    def series_rows(  # noqa: PLR0913
+    def series_rows(
         self,
         *,
-        state: RevisionState | None = None,
-        verdict: Verdict | None = None,
-        flagged: bool | None = None,
-        patient_id: str | None = None,
+        study_date: str | None = None,
         accession_number: str | None = None,
-        study_uid: str | None = None,
-        series_uid: str | None = None,
-        since: datetime | None = None,
-        limit: int = 200,
+        verdict: Verdict | None = None,
+        calling_ae: str | None = None,
     ) -> list[SeriesRow]:
         """Return one row a series, of its newest revision, the last arrival first.
 
-        since: least time of the last arrival. Filters that are None do not apply.
+        study_date: YYYYMMDD. verdict: of the newest revision. None: the filter does not apply.
         """
         wanted = {
-            revisions.c.state: state,
-            verdicts.c.verdict: verdict,
-            verdicts.c.flagged: flagged,
-            series.c.patient_id: patient_id,
+            series.c.study_date: study_date,
             series.c.accession_number: accession_number,
-            series.c.study_uid: study_uid,
-            series.c.series_uid: series_uid,
+            series.c.calling_ae: calling_ae,
+            verdicts.c.verdict: verdict,
         }
-        conditions = [column == value for column, value in wanted.items() if value is not None]
-        if since is not None:
-            conditions.append(revisions.c.last_arrival_at >= since)
         with self.reading() as connection:
             rows = connection.execute(
                 _newest_revisions()
-                .where(*conditions)
+                .where(*(column == value for column, value in wanted.items() if value is not None))
                 .order_by(revisions.c.last_arrival_at.desc(), revisions.c.id.desc())
-                .limit(limit)
             )
             return [_series_row(row) for row in rows]
 
     def series_detail(self, series_id: int | str) -> Mapping[str, Any]:
-        """Return all that is known of a series, by its number or Series Instance UID, as JSON data.
+        """Return what is known of a series, by its number or Series Instance UID.
 
-        Times are ISO 8601 in UTC. Raises Misconfigured when none or several have that UID.
+        The attributes of the series, then one list of flat mappings each for its revisions, their
+        instances (counted by state and reason), verdicts, stacks, objects, deliveries and events.
+        Raises Misconfigured when no series or several have that UID.
         """
         column = series.c.id if isinstance(series_id, int) else series.c.series_uid
         with self.reading() as connection:
@@ -86,14 +76,8 @@ class Listings(Database):
             if len(found) > 1:
                 numbers = ", ".join(str(row.id) for row in found)
                 raise Misconfigured(f"several series have that UID; give one of {numbers}")
-            detail = _plain(found[0], leave_out=("attributes",))
-            rows = connection.execute(
-                sa.select(revisions)
-                .where(revisions.c.series_id == found[0].id)
-                .order_by(revisions.c.number)
-            ).all()
-            detail["revisions"] = [_revision_detail(connection, row) for row in rows]
-            return detail
+            tables = _detail_of(connection, found[0].id)
+            return {**_plain(found[0], leave_out=("attributes",)), **tables}
 
     def delivery_rows(
         self, state: DeliveryState | None = None, destination: str | None = None
@@ -183,52 +167,56 @@ def _delivery_row(row: Any) -> DeliveryRow:
 
 
 def _plain(row: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Turn a row into JSON data."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in row._mapping.items()
-        if name not in leave_out
+    return {name: value for name, value in row._mapping.items() if name not in leave_out}
+
+
+def _detail_of(connection: sa.Connection, series_id: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables below a series, each row with the number of its revision."""
+    number = revisions.c.number.label("revision")
+    listed = revision_instances.c
+    decided = revisions.join(verdicts)
+    owing = decided.join(objects, objects.c.verdict_id == verdicts.c.id)
+
+    def rows(source: sa.FromClause, *columns: Any, group: bool = False) -> list[dict[str, Any]]:
+        query = sa.select(number, *columns).select_from(source)
+        query = query.where(revisions.c.series_id == series_id).order_by(number, columns[0])
+        if group:
+            query = query.add_columns(sa.func.count().label("count")).group_by(number, *columns)
+        return [_plain(row) for row in connection.execute(query)]
+
+    tables = {
+        "revisions": rows(revisions, *_columns(revisions, "series_id", "number")),
+        "instances": rows(
+            revisions.join(revision_instances), listed.state, listed.reason, group=True
+        ),
+        "verdicts": rows(decided, *_columns(verdicts, "revision_id", "attributes")),
+        "objects": rows(owing, *_columns(objects, "series_id", "predecessor_id")),
+        "deliveries": rows(owing.join(deliveries), *_columns(deliveries)),
     }
-
-
-def _revision_detail(connection: sa.Connection, row: Any) -> dict[str, Any]:
-    detail = _plain(row, leave_out=("series_id",))
-    verdict = connection.execute(
-        sa.select(verdicts).where(verdicts.c.revision_id == row.id)
-    ).first()
-    detail["verdict"] = (
-        _plain(verdict, leave_out=("attributes", "revision_id")) if verdict else None
-    )
-    listed = connection.execute(
-        sa.select(
-            revision_instances.c.position,
-            *(instances.c[name] for name in ("digest", "sop_instance_uid", "path")),
-            *(revision_instances.c[name] for name in ("state", "reason", "detail")),
-        )
-        .join(instances)
-        .where(revision_instances.c.revision_id == row.id)
-        .order_by(revision_instances.c.position)
-    )
-    detail["instances"] = [_plain(item) for item in listed]
-    made = connection.execute(
-        sa.select(objects).join(verdicts).where(verdicts.c.revision_id == row.id)
-    ).all()
-    detail["objects"] = [
-        {**_plain(item), "deliveries": _deliveries_of(connection, item.id)} for item in made
+    tables["stacks"] = [
+        {"revision": row["revision"], "stack": index, **stack}
+        for row in tables["verdicts"]
+        for index, stack in enumerate(row.pop("stacks"))
     ]
+    tables["events"] = _events_of(connection, series_id, tables)
+    return tables
+
+
+def _columns(table: sa.Table, *leave_out: str) -> list[sa.Column[Any]]:
+    hidden = {"lease_owner", "lease_until", *leave_out}
+    return [column for column in table.c if column.name not in hidden]
+
+
+def _events_of(
+    connection: sa.Connection, series_id: int, tables: Mapping[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    subjects = [f"series:{series_id}"]
+    subjects += [f"revision:{row['id']}" for row in tables["revisions"]]
+    subjects += [f"object:{row['id']}" for row in tables["objects"]]
+    subjects += [f"delivery:{row['id']}" for row in tables["deliveries"]]
     told = connection.execute(
-        sa.select(events.c.seq, events.c.at, events.c.kind, events.c.actor, events.c.detail)
-        .where(events.c.subject == f"revision:{row.id}")
+        sa.select(*_columns(events, "prev_hash", "hash"))
+        .where(events.c.subject.in_(subjects))
         .order_by(events.c.seq)
     )
-    detail["events"] = [_plain(item) for item in told]
-    return detail
-
-
-def _deliveries_of(connection: sa.Connection, object_id: int) -> list[dict[str, Any]]:
-    rows = connection.execute(
-        sa.select(deliveries)
-        .where(deliveries.c.object_id == object_id)
-        .order_by(deliveries.c.destination)
-    )
-    return [_plain(row) for row in rows]
+    return [{**_plain(row), "detail": json.loads(row.detail)} for row in told]

@@ -90,6 +90,16 @@ class Scoring(Database):
             )
             return renewed.rowcount == 1
 
+    def give_back_revision(self, revision_id: int, owner: str) -> bool:
+        """Give up the lease of a revision without counting an attempt, as on an orderly stop."""
+        with self.writing() as connection:
+            given = connection.execute(
+                revisions.update()
+                .where(held(revisions, revision_id, owner))
+                .values(state=RevisionState.STABLE, **FREED)
+            )
+            return given.rowcount == 1
+
     def commit_assessment(  # noqa: PLR0913, PLR0917
         self,
         revision_id: int,

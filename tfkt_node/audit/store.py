@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from tfkt_node.audit.arrivals import Arrivals, IndexResult, QuietRevision
+from tfkt_node.audit.arrivals import Arrivals, IndexResult
+from tfkt_node.audit.closing import Closing, QuietRevision
 from tfkt_node.audit.database import upgrade
 from tfkt_node.audit.leases import Leases
 from tfkt_node.audit.listings import Listings
@@ -20,7 +21,7 @@ from tfkt_node.audit.scoring import Scoring
 __all__ = ["IndexResult", "QuietRevision", "Store", "upgrade"]
 
 
-class Store(Arrivals, Scoring, Outbox, Leases, Listings):
+class Store(Arrivals, Closing, Scoring, Outbox, Leases, Listings):
     """The whole store, by the stations of an image's path. Safe for threads; one a process."""
 
     def node_uid(self) -> str:
