@@ -25,6 +25,14 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every TFKT_NODE_… variable away, so that tests see the defaults."""
+    for name in [name for name in os.environ if name.startswith("TFKT_NODE_")]:
+        if name != "TFKT_NODE_TEST_DATA":
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the shared test data (TFKT_NODE_TEST_DATA, default ../shared/data)."""
@@ -74,7 +82,10 @@ def postgresql(require_tool: Callable[[str], str]) -> Iterator[Callable[..., str
         yield database
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)])
+BOTH_DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)]
+
+
+@pytest.fixture(params=BOTH_DATABASES)
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database; a test that asks for it runs on both kinds."""
     if request.param == "sqlite":
@@ -83,10 +94,32 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
-def database_url(empty_database_url: str) -> str:
-    """URL of a database with the newest schema; a test that asks for it runs on both kinds."""
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one SQLite file with the newest schema, to be copied."""
     from tfkt_node.audit.store import upgrade
 
-    upgrade(empty_database_url)
-    return empty_database_url
+    path = tmp_path_factory.mktemp("sqlite") / "audit.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: Callable[..., str]) -> str:
+    """Make one PostgreSQL database with the newest schema, to be copied, and return its name."""
+    from tfkt_node.audit.store import upgrade
+
+    url = postgresql()
+    upgrade(url)
+    return url.partition("@/")[2].partition("?")[0]
+
+
+@pytest.fixture(params=BOTH_DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database with the newest schema; a test that asks for it runs on both kinds."""
+    if request.param == "sqlite":
+        copy = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "audit.db")
+        return f"sqlite:///{copy}"
+    template = request.getfixturevalue("postgresql_template")
+    url: str = request.getfixturevalue("postgresql")(template=template)
+    return url

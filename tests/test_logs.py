@@ -14,12 +14,12 @@ def record(name: str, level: int, message: str, *args: object) -> logging.LogRec
 
 def test_json_line_gives_the_event_and_each_pair() -> None:
     line = JsonLines().format(
-        record("tfkt_node.node", logging.INFO, "series.closed revision=%d how=%s", 3, "quiet")
+        record("tfkt_node.node", logging.INFO, "series.closed revision=%d how=%r", 3, "long quiet")
     )
 
     said = json.loads(line)
     assert "series.closed" == said["event"]
-    assert {"revision": "3", "how": "quiet"} == {key: said[key] for key in ("revision", "how")}
+    assert {"revision": "3", "how": "long quiet"} == {key: said[key] for key in ("revision", "how")}
 
 
 def test_library_error_loses_its_text_and_traceback() -> None:

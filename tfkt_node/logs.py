@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from tfkt_node.settings import Logging
 
-_PAIR = re.compile(r"(\w+)=(\"[^\"]*\"|\S+)")
+_PAIR = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|\S+)""")
 
 
 class JsonLines(logging.Formatter):
@@ -26,7 +26,7 @@ class JsonLines(logging.Formatter):
         """Return one line of JSON; `at` is UTC."""
         text = record.getMessage()
         event, _, rest = text.partition(" ")
-        pairs = {key: value.strip('"') for key, value in _PAIR.findall(rest)}
+        pairs = {key: value.strip("\"'") for key, value in _PAIR.findall(rest)}
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"at": at, "level": record.levelname, "logger": record.name, "event": event}
         said = {} if pairs or not rest else {"message": rest}

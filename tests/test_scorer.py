@@ -1,0 +1,101 @@
+"""The supervised scoring process: what a crash, a hang and a hungry decoder may cost."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tfkt_node.records import CT_IMAGE, InstanceRef, Outcome, Reason
+from tfkt_node.scorer import Scorer, ScoringFailed
+from tfkt_node.settings import Scoring, Settings
+
+pytestmark = pytest.mark.station
+
+
+@pytest.fixture
+def instances(shared_data: Path) -> tuple[InstanceRef, ...]:
+    files = sorted((shared_data / "series" / "LungFCP-01-0001").glob("*.dcm"))
+    return tuple(InstanceRef(file, file.name, CT_IMAGE, f"1.2.{i}") for i, file in enumerate(files))
+
+
+@pytest.fixture
+def scorer() -> Iterator[Scorer]:
+    with Scorer(Settings()) as scorer:
+        yield scorer
+
+
+def kill_the_child() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def test_scores_a_series_in_a_child(scorer: Scorer, instances: tuple[InstanceRef, ...]) -> None:
+    """P4: a revision that the child scores is ASSESSED, with an outcome for each instance."""
+    assessment = scorer.submit(instances, b"")
+
+    assert Outcome.ASSESSED is assessment.outcome
+    assert [ref.digest for ref in instances] == [one.digest for one in assessment.instances]
+
+
+def test_crash_costs_one_attempt(scorer: Scorer, instances: tuple[InstanceRef, ...]) -> None:
+    """P7: a child that dies costs the attempt; the next one runs in a new child."""
+    with pytest.raises(ScoringFailed) as failure:
+        scorer.submit(instances, b"", while_waiting=kill_the_child)
+
+    assert Reason.SCORER_CRASHED is failure.value.reason
+    assert "SIGKILL" in failure.value.detail
+    assert Outcome.ASSESSED is scorer.submit(instances, b"").outcome
+
+
+def test_hang_is_ended_at_the_time_limit(instances: tuple[InstanceRef, ...]) -> None:
+    """P4: an attempt ends at its time limit, and the child with it."""
+    settings = Settings(scoring=Scoring(time_limit_s=0.1))
+
+    with Scorer(settings) as scorer, pytest.raises(ScoringFailed) as failure:
+        scorer.submit(instances, b"")
+
+    assert Reason.SCORER_TIMEOUT is failure.value.reason
+    assert [] == multiprocessing.active_children()
+
+
+def test_memory_limit_is_said(tmp_path: Path) -> None:
+    """P6: a frame larger than the memory limit gives a reason, not a score, and the child lives."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    ds = pydicom.Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = CT_IMAGE, "1.2.3", "CT"
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit = 46000, 46000, 16, 16, 15
+    ds.PixelRepresentation, ds.RescaleSlope, ds.RescaleIntercept = 1, 1, 0
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    ds.PixelSpacing = [0.01, 0.01]
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = tmp_path / "huge.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    with path.open("ab") as file:  # PixelData of 4.2 GB that takes no room on the disk
+        file.write(b"\xe0\x7f\x10\x00OW\x00\x00" + (2 * 46000**2).to_bytes(4, "little"))
+        file.truncate(file.tell() + 2 * 46000**2)
+
+    with Scorer(Settings(scoring=Scoring(memory_limit_mb=4096))) as scorer:
+        try:
+            outcome = str(scorer.submit((InstanceRef(path, "d", CT_IMAGE, "1.2.3"),), b"").reason)
+        except ScoringFailed as failure:
+            outcome = failure.detail
+
+    assert "memory" in outcome.lower() or outcome in {"UNREADABLE", "UNDECODABLE", "MATRIX"}
+
+
+def test_missing_bundle_is_said_not_raised_in_the_child(tmp_path: Path) -> None:
+    """P7: a model that cannot be loaded fails the attempt with the cure in words."""
+    settings = Settings(scoring=Scoring(bundle=str(tmp_path / "none")))
+
+    with Scorer(settings) as scorer, pytest.raises(ScoringFailed) as failure:
+        scorer.submit((), b"")
+
+    assert Reason.SCORER_ERROR is failure.value.reason
+    assert "scoring.bundle" in failure.value.detail
