@@ -30,6 +30,7 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, torch) -> Bundle:
         torch.manual_seed(3)
         network = build(NetworkConfig())
     description = Description(
+        summary="for tests",
         name="random",
         version="0",
         scope={"body_parts": ["ABDOMEN"]},

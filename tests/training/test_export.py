@@ -25,6 +25,7 @@ def written(export, tmp_path_factory):
 
     network = build(NetworkConfig(feed_forward="mlp", ratio=2.0))
     description = export.Description(
+        summary="for a test",
         name="written",
         version="3.1",
         scope={"kernels": ["soft", 'odd "name"']},

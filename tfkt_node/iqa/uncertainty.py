@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 LOWEST, HIGHEST = 0.0, 4.0
-SOFT_END = 1.0
-"""Half the length, in u, of the bend at each end of the scale."""
+SOFT_END = 0.25
+"""Length of the bent part at each end of the scale, in points of the score."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -46,18 +46,16 @@ class Calibration:
 def squash(value: npt.ArrayLike) -> Float64Array:
     """Bend the open scale softly into 0..4; any shape, same shape back.
 
-    The identity from 1 to 3, constant beyond -1 and 5, a parabola between, so that slope and value
-    have no step: it never falls, it rises strictly over -1..5, and 0 and 4 are reached exactly. (A
-    logistic is too steep in the middle and never reaches the ends that radiologists do give.)
+    The identity from SOFT_END to 4 - SOFT_END; beyond, hyperbolas that come ever closer to 0 and
+    4, with no step in value or slope. It rises strictly for ever: a clean slice has u of 5 to 8,
+    and half its dose must show as a lower score. (A logistic is too steep in the middle.)
     """
     v = np.asarray(value, dtype=np.float64)
-    low, high = LOWEST, HIGHEST
-    from_low = np.clip(v - (low - SOFT_END), 0.0, 2 * SOFT_END)
-    from_high = np.clip((high + SOFT_END) - v, 0.0, 2 * SOFT_END)
-    middle = np.clip(v, low + SOFT_END, high - SOFT_END)
-    bend_low = from_low**2 / (4 * SOFT_END) - SOFT_END
-    bend_high = SOFT_END - from_high**2 / (4 * SOFT_END)
-    return np.clip(middle + bend_low + bend_high, low, high)
+    over = np.clip(v - (HIGHEST - SOFT_END), 0.0, None)
+    under = np.clip(LOWEST + SOFT_END - v, 0.0, None)
+    middle = np.clip(v, LOWEST + SOFT_END, HIGHEST - SOFT_END)
+    # SOFT_END * x / (SOFT_END + x) is x at first and never reaches SOFT_END.
+    return middle + SOFT_END * (over / (SOFT_END + over) - under / (SOFT_END + under))
 
 
 def score(calibration: Calibration, u: float) -> tuple[float, tuple[float, float]]:

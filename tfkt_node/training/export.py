@@ -26,10 +26,11 @@ from tfkt_node.records import FloatArray
 class Description:
     """What people and the card say of a network.
 
-    scope, data: tables of the card. figures: one table each, with the command that prints it.
+    summary: one sentence, the card's first line. scope, data: tables of the card. figures: one table each, with the command that prints it.
     readme: Markdown. recipe: TOML, the settings of the training run.
     """
 
+    summary: str
     name: str
     version: str
     scope: Mapping[str, Any]
@@ -96,6 +97,7 @@ def _write_graph(network: Network, path: Path) -> None:
 
 def _card(folder: Path, network: Network, description: Description) -> str:
     tables: dict[str, Any] = {
+        "summary": description.summary,
         "name": description.name,
         "version": description.version,
         "architecture": network.config.to_card(),
