@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkt_node.records import FloatArray, Misconfigured
-from tfkt_node.training.recipe import Recipe
+from tfkt_node.training.recipe import DataRecipe
 
 STORED_OFFSET_HU = 1024
 """The PNG files of ct-clean and paired-dose hold HU + 1024."""
@@ -42,7 +42,7 @@ def read_png(path: Path) -> FloatArray:
     return np.asarray(stored, np.float32) - STORED_OFFSET_HU
 
 
-def clean_slices(data: Path, recipe: Recipe) -> list[CleanSlice]:
+def clean_slices(data: Path, recipe: DataRecipe) -> list[CleanSlice]:
     """List the slices of `data`/ct-clean that the recipe uses, in the index's order.
 
     Raises Misconfigured when the folder or a column of its index is missing.
@@ -73,7 +73,7 @@ def clean_slices(data: Path, recipe: Recipe) -> list[CleanSlice]:
     return slices
 
 
-def split(slices: list[CleanSlice], recipe: Recipe) -> dict[str, Part]:
+def split(slices: list[CleanSlice], recipe: DataRecipe) -> dict[str, Part]:
     """Give each patient one part, regions spread evenly, the same for the same recipe.
 
     Patients are drawn by the recipe's seed, then dealt out region by region.

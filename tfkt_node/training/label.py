@@ -28,7 +28,8 @@ STREAK_WEIGHT = 2.0**0.5
 """A streak counts as noise this many times its SD: one point less at equal SD."""
 
 BAND_PX = (1.0, 2.0, 4.0)
-"""Widths of the bands: differences of Gaussians with this sigma and half of it."""
+"""Widths of the bands: differences of Gaussians with this sigma and half of it, each double the
+last."""
 
 BAND_SHARE = (0.5, 0.3, 0.2)
 """How much each band counts."""
@@ -66,9 +67,11 @@ def band_sigma(field: FloatArray, even: BoolArray) -> float:
     would need to weigh as much: coarse grain weighs more than its SD, fine grain less.
     """
     power = 0.0
+    finer = ndi.gaussian_filter(field, BAND_PX[0] / 2)
     for width, share, response in zip(BAND_PX, BAND_SHARE, STANDARD_RESPONSE, strict=True):
-        band = ndi.gaussian_filter(field, width / 2) - ndi.gaussian_filter(field, width)
-        power += share * float(np.var(band[even])) / response**2
+        coarser = ndi.gaussian_filter(field, width)
+        power += share * float(np.var((finer - coarser)[even])) / response**2
+        finer = coarser
     return math.sqrt(power)
 
 

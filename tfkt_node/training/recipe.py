@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from tfkt_node.records import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The constants of a run; the same recipe and data give the same bundle on one machine.
+class DataRecipe:
+    """What is simulated, and who is held out. Table [data].
 
-    Doses are fractions of the dose a slice was taken with. thinned: (views, dose) pairs.
-    held_out_smoother is used on calibration and test patients only.
+    left_out_prefix: patients that are not used (their terms forbid it). doses: fractions of the
+    dose a slice was taken with. thinned: (views, dose) pairs. smoothed: doses that are smoothed.
+    held_out_smoother: used on calibration and test patients only. draws: noise realisations of
+    each slice, each with another kernel.
     """
 
     seed: int = 2026
-    # --- data
     left_out_prefix: str = "MIDRC-"
     slices_per_patient: int = 6
     calibration_patients: int = 15
     test_patients: int = 13
-    # --- simulation
     draws: int = 2
     doses: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8, 1 / 10, 1 / 16, 1 / 32)
     thinned: tuple[tuple[int, float], ...] = ((240, 1.0), (180, 1.0), (144, 1 / 2), (120, 1 / 4))
     smoothed: tuple[float, ...] = (1.0, 1 / 4, 1 / 8, 1 / 16)
     held_out_smoother: str = "median"
-    # --- fit
-    feed_forward: str = "kan"
+
+
+@dataclass(frozen=True, slots=True)
+class FitRecipe:
+    """How the head is fitted. Table [fit].
+
+    rate: highest learning rate of the one-cycle schedule, reached after the warm_up share of the
+    steps. loss_bend: where the smooth L1 loss turns from square to line, in points of u.
+    """
+
+    seed: int = 1
+    feed_forward: Literal["kan", "mlp"] = "kan"
+    ratio: float = 0.5
     epochs: int = 10
     batch: int = 16
     rate: float = 1e-3
@@ -40,33 +51,57 @@ class Recipe:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     loss_bend: float = 0.3
-    # --- interval
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The constants of a run: the same recipe and data give the same bundle on one machine.
+
+    coverage: level of the score's interval.
+    """
+
     coverage: float = 0.9
+    data: DataRecipe = field(default_factory=DataRecipe)
+    fit: FitRecipe = field(default_factory=FitRecipe)
 
     def to_table(self) -> dict[str, Any]:
         """Return plain values, as TOML and JSON hold them."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
-
-
-def from_table(table: Mapping[str, Any]) -> Recipe:
-    """Read a recipe's table; raises Misconfigured for an unknown name."""
-    known = {field.name for field in fields(Recipe)}
-    odd = sorted(set(table) - known)
-    if odd:
-        raise Misconfigured(f"recipe: {', '.join(odd)} is not known; known: {sorted(known)}")
-    return Recipe(**{key: _frozen(value) for key, value in table.items()})
+        table: dict[str, Any] = _plain(asdict(self))
+        return table
 
 
 def read(path: Path) -> Recipe:
-    """Read the [recipe] table of a bundle's recipe.toml; raises Misconfigured when it cannot."""
+    """Read a recipe.toml; raises Misconfigured for a file or a name that is not one's.
+
+    Tables beside [data] and [fit] tell how a run went and are passed over.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise Misconfigured(f"{path}: cannot be read ({type(error).__name__})") from error
-    return from_table(document.get("recipe", {}))
+    return Recipe(
+        coverage=document.get("coverage", Recipe().coverage),
+        data=_build(DataRecipe, path, document.get("data", {})),
+        fit=_build(FitRecipe, path, document.get("fit", {})),
+    )
+
+
+Part = TypeVar("Part", DataRecipe, FitRecipe)
+
+
+def _build(kind: type[Part], path: Path, table: Mapping[str, Any]) -> Part:
+    known = {item.name for item in fields(kind)}
+    odd = sorted(set(table) - known)
+    if odd:
+        raise Misconfigured(
+            f"{path}: {', '.join(odd)} is not a constant of a recipe; known: {sorted(known)}"
+        )
+    return kind(**{key: _frozen(value) for key, value in table.items()})
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tfkt_node.records import FloatArray
 from tfkt_node.training.collection import CleanSlice, Part, read_png
 from tfkt_node.training.label import BAND_PX, BLOB_HU, Known, band_sigma, quality
-from tfkt_node.training.recipe import Recipe
+from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.simulation import Kernel, LowDose
 from tfkt_node.training.smoothing import SMOOTHERS, transfer
 
@@ -59,7 +59,7 @@ class _Draw:
         return Version(kind, self.number, self.base.kernel, dose, detail, known, u, u, hu)
 
 
-def versions(clean: CleanSlice, part: Part, recipe: Recipe) -> Iterator[Version]:
+def versions(clean: CleanSlice, part: Part, recipe: DataRecipe) -> Iterator[Version]:
     """Make every version of one slice, the same for the same recipe.
 
     The clean slice comes once, first. Raises ValueError when its noise cannot be measured.
@@ -78,7 +78,7 @@ def versions(clean: CleanSlice, part: Part, recipe: Recipe) -> Iterator[Version]
         yield from _smoothed(draw, recipe, names)
 
 
-def _lower_doses(draw: _Draw, recipe: Recipe) -> Iterator[Version]:
+def _lower_doses(draw: _Draw, recipe: DataRecipe) -> Iterator[Version]:
     base = draw.base
     for dose in recipe.doses:
         noise = base.inserted(dose, draw.rng)
@@ -86,7 +86,7 @@ def _lower_doses(draw: _Draw, recipe: Recipe) -> Iterator[Version]:
         yield draw.version(Kind.DOSE, dose, known, base.hu + noise)
 
 
-def _fewer_views(draw: _Draw, recipe: Recipe) -> Iterator[Version]:
+def _fewer_views(draw: _Draw, recipe: DataRecipe) -> Iterator[Version]:
     base = draw.base
     for views, dose in recipe.thinned:
         thin = base.thinned(views, dose, draw.rng)
@@ -99,7 +99,7 @@ def _fewer_views(draw: _Draw, recipe: Recipe) -> Iterator[Version]:
         yield draw.version(Kind.VIEWS, dose, known, hu, f"{views} views")
 
 
-def _smoothed(draw: _Draw, recipe: Recipe, names: Sequence[str]) -> Iterator[Version]:
+def _smoothed(draw: _Draw, recipe: DataRecipe, names: Sequence[str]) -> Iterator[Version]:
     base = draw.base
     blobs = tuple(zip(BAND_PX, BLOB_HU, strict=True))
     for dose in recipe.smoothed:

@@ -1,0 +1,108 @@
+"""The course of a training run, from clean slices to a bundle with its figures."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfkt_node.iqa import bundle
+from tfkt_node.iqa.engine import open_engine
+from tfkt_node.iqa.network import Network
+from tfkt_node.iqa.uncertainty import Calibration
+from tfkt_node.training import bundle_text, dataset, evaluation, export, measures
+from tfkt_node.training.baselines import ridge
+from tfkt_node.training.collection import Part, clean_slices, split
+from tfkt_node.training.dataset import Dataset, Row
+from tfkt_node.training.evaluation import Evaluation, Figure
+from tfkt_node.training.fit import fit, predict
+from tfkt_node.training.recipe import Recipe, read
+from tfkt_node.training.track import Track
+
+NO_INTERVAL_YET = Calibration(slope=1.0, shift=0.0, below=4.0, above=4.0, coverage=0.9)
+"""u is fitted on the scale of the score: neither slope nor shift is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a run reads and writes.
+
+    data: holds ct-clean, anchors and paired-dose. work: maps and table (gigabytes), used again by
+    a later run with the same data recipe. out: becomes the bundle.
+    """
+
+    data: Path
+    work: Path
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run, with the figures that its card shows."""
+
+    bundle: bundle.Bundle
+    evaluation: Evaluation
+    figures: list[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    network: Network
+    recipe: Recipe
+    rows: list[Row]
+    calibration: Calibration
+
+    def write(self, folder: Path, figures: list[Figure]) -> bundle.Bundle:
+        description = bundle_text.describe(self.recipe, self.rows, self.calibration, figures)
+        return export.write_bundle(folder, self.network, description, export.golden_slices())
+
+
+def train(folders: Folders, recipe: Recipe, workers: int, track: Track) -> Trained:
+    """Simulate, fit, calibrate, evaluate on held-out patients and write the bundle.
+
+    workers: processes that simulate. Raises Misconfigured when data are missing.
+    """
+    prepared = dataset.prepare(folders.data, folders.work, recipe.data, workers, track)
+    network = fit(prepared, recipe.fit, track)
+    calibration = calibrate(prepared, network, recipe)
+    fitted = _Fitted(network, recipe, prepared.rows, calibration)
+    linear = _ridge_on_test(prepared)
+    # The figures come from the very files that ship, through the engine that runs them.
+    with tempfile.TemporaryDirectory(prefix="tfkt-node-") as scratch:
+        judged = evaluate(fitted.write(Path(scratch), []), folders.data, track)
+    figures = [
+        *judged.figures(),
+        Figure("ridge on the same features: SROCC of u", round(linear.srocc, 4)),
+        Figure("ridge on the same features: MAE of u, points", round(linear.mae, 4)),
+    ]
+    return Trained(fitted.write(folders.out, figures), judged, figures)
+
+
+def evaluate(shipped: bundle.Bundle, data: Path, track: Track) -> Evaluation:
+    """Put a bundle, run by OpenVINO, to exactly the patients that its recipe held out."""
+    recipe = read(shipped.folder / bundle.RECIPE)
+    parts = split(clean_slices(data, recipe.data), recipe.data)
+    slices = [s for s in clean_slices(data, recipe.data) if parts[s.patient] is Part.TEST]
+    engine = open_engine(shipped, "openvino")
+    found = evaluation.held_out(slices, recipe.data, engine.quality, shipped.calibration, track)
+    real = evaluation.real(data, engine.quality, shipped.calibration)
+    return Evaluation(found, real, shipped.calibration)
+
+
+def calibrate(prepared: Dataset, network: Network, recipe: Recipe) -> Calibration:
+    """Set the width of the score's interval on the calibration patients."""
+    places = prepared.part(Part.CALIBRATION)
+    rows = [prepared.rows[place] for place in places]
+    said = evaluation.reported(predict(network, prepared.maps[places]), NO_INTERVAL_YET)
+    truth = evaluation.reported((row.u for row in rows), NO_INTERVAL_YET)
+    width = measures.half_width(rows, np.abs(truth - said), recipe.coverage, seed=recipe.data.seed)
+    width = round(min(width, 4.0), 4)
+    return Calibration(1.0, 0.0, below=width, above=width, coverage=recipe.coverage)
+
+
+def _ridge_on_test(prepared: Dataset) -> measures.Agreement:
+    places = prepared.part(Part.TEST)
+    truth = np.array([prepared.rows[place].u for place in places])
+    return measures.agreement(truth, ridge(prepared)[places])
