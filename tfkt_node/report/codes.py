@@ -88,11 +88,9 @@ CONFIDENCE = _own("Q002", "Confidence of verdict")
 CONFIDENCE_REASON = _own("Q003", "Reason of low confidence")
 FLAG_AT = _own("Q004", "Flagged at or below")
 CRITERIA_FOR = _own("Q005", "Criteria for")
-CRITERIA_OWNER = _own("Q006", "Criteria owner")
-OUTCOME = _own("Q007", "Outcome")
-REASON = _own("Q008", "Reason")
-UNSCORED_STACK = _own("Q009", "Stack without a score")
-DETAIL = _own("Q010", "Detail")
+OUTCOME = _own("Q006", "Outcome")
+REASON = _own("Q007", "Reason")
+DETAIL = _own("Q008", "Detail")
 
 # --------------------------------------------------------------------------- coded values
 

@@ -85,12 +85,14 @@ def identity_of(record: ReportRecord) -> Identity:
     if not uids.usable(series_uid):
         series_uid = uids.derived("series", record.patient_id, study_uid)
 
-    elements = {tag: found[tag].encoded for tag in _COPIED_TAGS & found.keys()}
+    copied = _COPIED_TAGS & found.keys()
+    elements = {tag: found[tag].encoded for tag in copied}
     for keyword in TYPE_2:
         tag = int(tag_for_keyword(keyword))
         elements.setdefault(tag, encoded(DataElement(tag, dictionary_VR(tag), None)))
     elements[STUDY_UID] = encoded(DataElement(STUDY_UID, "UI", study_uid))
-    if CHARACTER_SET in found and _matters(found[CHARACTER_SET].text, elements):
+    plain = all(found[tag].value.isascii() for tag in copied)
+    if CHARACTER_SET in found and not (plain and _is_nonsense(found[CHARACTER_SET].text)):
         elements[CHARACTER_SET] = found[CHARACTER_SET].encoded
     zone = _zone(found[TIMEZONE].text) if TIMEZONE in found else None
     if zone is not None:
@@ -108,7 +110,11 @@ def encoded(element: DataElement) -> bytes:
 
 class _Stored(NamedTuple):
     encoded: bytes
-    text: str
+    value: bytes
+
+    @property
+    def text(self) -> str:
+        return self.value.decode("ascii", "replace").strip(" \0")
 
 
 def _split(attributes: bytes) -> dict[int, _Stored]:
@@ -129,8 +135,7 @@ def _split(attributes: bytes) -> dict[int, _Stored]:
                 cure="run `tfkt-node audit verify`; the audit store may be damaged",
             )
         end = start + length
-        text = attributes[start:end].decode("ascii", "replace").strip(" \0")
-        found[group << 16 | element] = _Stored(attributes[at:end], text)
+        found[group << 16 | element] = _Stored(attributes[at:end], attributes[start:end])
         at = end
     return found
 
@@ -140,13 +145,12 @@ _LONG_VRS = frozenset(
 )
 
 
-def _matters(character_set: str, elements: dict[int, bytes]) -> bool:
-    """Tell whether to keep Specific Character Set: not a nonsense term over plain ASCII.
+def _is_nonsense(character_set: str) -> bool:
+    """Tell whether a Specific Character Set holds a term that is none ("Not Supplied" occurs).
 
-    Such a term ("Not Supplied" occurs) would make a valid object invalid and tells nothing.
+    Over plain ASCII it tells nothing and would make a valid object invalid.
     """
-    known = all(term.strip() in python_encoding for term in character_set.split("\\"))
-    return known or not all(value.isascii() for value in elements.values())
+    return any(term.strip() not in python_encoding for term in character_set.split("\\"))
 
 
 def _zone(offset: str) -> timezone | None:

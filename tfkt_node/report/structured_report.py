@@ -131,14 +131,15 @@ def _algorithm(a: Assessment) -> Iterator[Item]:
         raise contradiction("ASSESSED without a bundle")
     yield text(codes.ALGORITHM_NAME, a.bundle.name, modifier)
     yield text(codes.ALGORITHM_VERSION, a.bundle.version, modifier)
-    for line in parameters(a, a.bundle):
+    for line in _parameters(a, a.bundle):
         yield text(codes.ALGORITHM_PARAMETERS, line, modifier)
 
 
-def parameters(a: Assessment, bundle: BundleInForce) -> tuple[str, ...]:
+def _parameters(a: Assessment, bundle: BundleInForce) -> tuple[str, ...]:
     """Return the parameters that a score depends on, one line each."""
     return (
         f"bundle digest: {bundle.digest}",
+        f"criteria owner: {a.criteria.owner}",
         f"criteria digest: {a.criteria.digest}",
         f"engine: {bundle.engine}, precision: {bundle.precision}",
     )
@@ -187,7 +188,6 @@ def _criteria(a: Assessment) -> Iterator[Item]:
         yield code(codes.CONFIDENCE_REASON, codes.REASONS[reason])
     yield code(codes.FLAG_AT, codes.VERDICTS[a.criteria.flag_at])
     yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
-    yield text(codes.CRITERIA_OWNER, a.criteria.owner)
 
 
 def _slice_group(
@@ -246,7 +246,6 @@ def _method(a: Assessment) -> Iterator[Item]:
     if a.bundle is not None:
         yield text(codes.ALGORITHM_NAME, a.bundle.name)
         yield text(codes.ALGORITHM_VERSION, a.bundle.version)
-        for line in parameters(a, a.bundle):
+        for line in _parameters(a, a.bundle):
             yield text(codes.ALGORITHM_PARAMETERS, line)
     yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
-    yield text(codes.CRITERIA_OWNER, a.criteria.owner)

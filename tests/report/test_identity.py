@@ -1,0 +1,158 @@
+"""Patient and study reach the object as the images carry them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from pydicom.dataset import Dataset
+
+from tests.report import samples
+from tfkt_node.records import Permanent
+from tfkt_node.report import structured_report
+
+NAMES = {
+    "\\ISO 2022 IR 87": (
+        b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B"
+    ),
+    "ISO 2022 IR 13\\ISO 2022 IR 87": (
+        b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J"
+    ),
+    "ISO_IR 100": "Müller^Jörg".encode("latin-1"),
+    "ISO_IR 144": "Люкceмбypг".encode("iso8859-5"),
+    "ISO_IR 192": "Wang^XiaoDong=王^小东".encode(),
+    "GB18030": "Wang^XiaoDong=王^小东".encode("gb18030"),
+}
+
+
+def elements(name: bytes, character_set: str) -> bytes:
+    """A stored data set with a name in its own bytes, which pydicom never sees as text."""
+    character_set_bytes = character_set.encode()
+    character_set_bytes += b" " * (len(character_set_bytes) % 2)
+    name += b" " * (len(name) % 2)
+    return (
+        b"\x08\x00\x05\x00CS" + len(character_set_bytes).to_bytes(2, "little") + character_set_bytes
+        + b"\x10\x00\x10\x00PN" + len(name).to_bytes(2, "little") + name
+    )  # fmt: skip
+
+
+def report_with(attributes: bytes | Dataset, **changes: object) -> Dataset:
+    record = samples.record_of(samples.flagged_assessment(), **changes)
+    if isinstance(attributes, Dataset):
+        attributes = samples.encode_attributes(attributes)
+    return samples.read(structured_report.build(replace(record, attributes=attributes), 10).content)
+
+
+@pytest.mark.parametrize("character_set", NAMES)
+def test_name_keeps_its_bytes(character_set: str) -> None:
+    """P2: a patient's name leaves in the bytes and the character set in which it came."""
+    name = NAMES[character_set]
+    record = replace(
+        samples.record_of(samples.flagged_assessment()), attributes=elements(name, character_set)
+    )
+
+    made = structured_report.build(record, 10).content
+
+    assert elements(name, character_set)[:8] in made
+    assert (
+        b"\x10\x00\x10\x00PN" + len(name + b" " * (len(name) % 2)).to_bytes(2, "little") + (name)
+        in made
+    )
+    measurements = samples.read(made).ContentSequence[-2]
+    assert "Imaging Measurements" == measurements.ConceptNameCodeSequence[0].CodeMeaning
+
+
+def test_missing_attributes_become_empty_and_no_more() -> None:
+    """Type 2 attributes are there and empty; optional ones are not made up."""
+    ds = report_with(b"")
+
+    for keyword in (
+        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+        "AccessionNumber", "ReferringPhysicianName", "StudyID",
+    ):  # fmt: skip
+        assert ds[keyword].is_empty
+    assert "PatientAge" not in ds
+    assert "StudyDescription" not in ds
+    assert "SpecificCharacterSet" not in ds
+
+
+def test_unfit_values_are_passed_on_and_not_corrected() -> None:
+    """Odd sex, spaces and carets leave as they came: a PACS files by them."""
+    odd = b"\x10\x00\x40\x00CS\x08\x00unknown " + b"\x08\x00\x50\x00SH\x06\x00  A-17"
+
+    made = structured_report.build(
+        replace(samples.record_of(samples.flagged_assessment()), attributes=odd), 10
+    ).content
+
+    assert odd[:16] in made
+    assert odd[16:] in made
+
+
+def test_nonsense_character_set_is_dropped_over_plain_text() -> None:
+    """ "Not Supplied" over ASCII would make a valid object invalid and tells nothing."""
+    ds = report_with(elements(b"Doe^John", "Not Supplied"))
+
+    assert "SpecificCharacterSet" not in ds
+    assert "Doe^John" == ds.PatientName
+
+
+@pytest.mark.parametrize("study_uid", ["", "none", "1" * 65])
+def test_study_without_a_usable_uid_gets_a_derived_one(study_uid: str) -> None:
+    """The report of such a study names one study, the same in every revision."""
+    first = report_with(b"", study_uid=study_uid)
+    second = report_with(b"", study_uid=study_uid, verdict_id="another")
+
+    evidence = first.CurrentRequestedProcedureEvidenceSequence[0]
+    assert first.StudyInstanceUID.startswith("2.25.")
+    assert first.StudyInstanceUID == second.StudyInstanceUID == evidence.StudyInstanceUID
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("offset", "date", "time"),
+    [
+        ("+0900", "20260306", "073015"),
+        ("-0330", "20260305", "190015"),
+        ("+0000", "20260305", "223015"),
+    ],
+)
+def test_times_are_in_the_zone_of_the_study(offset: str, date: str, time: str) -> None:
+    """All times are the decision's, in the study's own zone, which the object states."""
+    ds = report_with(samples.patient(TimezoneOffsetFromUTC=offset))
+
+    assert offset == ds.TimezoneOffsetFromUTC
+    assert {date} == {ds.InstanceCreationDate, ds.ContentDate, ds.SeriesDate}
+    assert {time} == {ds.InstanceCreationTime, ds.ContentTime, ds.SeriesTime}
+
+
+@pytest.mark.parametrize("offset", ["-0000", "+1430", "Z", "+9", ""])
+def test_unusable_zone_means_utc_and_none_stated(offset: str) -> None:
+    """A zone that the standard does not know is not passed on as if it were one."""
+    ds = report_with(samples.patient(TimezoneOffsetFromUTC=offset))
+
+    assert "TimezoneOffsetFromUTC" not in ds
+    assert ("20260305", "223015") == (ds.ContentDate, ds.ContentTime)
+
+
+@pytest.mark.parametrize("damaged", [b"\x10", b"\x10\x00\x10\x00PN\xff\x00Doe", bytes(20)])
+def test_damaged_attributes_are_an_error_with_a_cure(damaged: bytes) -> None:
+    """What is no data set becomes one clear error, which quotes none of it."""
+    record = replace(samples.record_of(samples.flagged_assessment()), attributes=damaged)
+
+    with pytest.raises(Permanent, match="element 1 is damaged") as caught:
+        structured_report.build(record, 10)
+
+    assert "audit verify" in caught.value.cure
+    assert "Doe" not in str(caught.value)
+
+
+def test_the_zone_of_the_process_is_of_no_account() -> None:
+    """The decision's instant counts, however its datetime is expressed."""
+    record = samples.record_of(samples.flagged_assessment())
+    shifted = replace(
+        record,
+        decided_at=record.decided_at.astimezone(samples.zone(timedelta(hours=5))),
+    )
+
+    assert structured_report.build(record, 10) == structured_report.build(shifted, 10)

@@ -1,0 +1,351 @@
+"""The Structured Report says what the audit says, in the same bytes each time."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from highdicom.sr import srread
+from pydicom.dataset import Dataset
+
+from tests.conftest import ROOT
+from tests.report import samples
+from tfkt_node.records import (
+    ENHANCED_CT_IMAGE,
+    Assessment,
+    EvidenceInstance,
+    InstanceOutcome,
+    InstanceState,
+    Outcome,
+    Permanent,
+    Reason,
+    ReportRecord,
+    Verdict,
+)
+from tfkt_node.report import codes, structured_report
+from tfkt_node.report.findings import outline
+
+REBUILD = """
+import hashlib, pickle, sys
+from tfkt_node.report import key_objects, structured_report
+record = pickle.load(sys.stdin.buffer)
+for made in (structured_report.build(record, 10), key_objects.build(record)):
+    print(hashlib.sha256(made.content).hexdigest())
+"""
+
+
+def build(assessment: Assessment, worst_slices: int = 10, **changes: object) -> Dataset:
+    record = samples.record_of(assessment, **changes)
+    return samples.read(structured_report.build(record, worst_slices).content)
+
+
+def children(item: Dataset, name: str) -> list[Dataset]:
+    return [
+        child
+        for child in item.get("ContentSequence", [])
+        if child.ConceptNameCodeSequence[0].CodeMeaning == name
+    ]
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    (measurements,) = children(report, "Imaging Measurements")
+    return children(measurements, "Measurement Group")
+
+
+def texts(item: Dataset) -> list[str]:
+    """Every TEXT below an item."""
+    own = [str(item.TextValue)] if "TextValue" in item else []
+    return own + [text for child in item.get("ContentSequence", []) for text in texts(child)]
+
+
+def coded(item: Dataset, name: str) -> list[tuple[str, str]]:
+    values = [child.ConceptCodeSequence[0] for child in children(item, name)]
+    return [(value.CodingSchemeDesignator, value.CodeValue) for value in values]
+
+
+@pytest.mark.station
+def test_the_same_record_gives_the_same_bytes_anywhere() -> None:
+    """P5: another process in another time zone, at another time, makes the identical object."""
+    record = samples.record_of(samples.flagged_assessment())
+
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", REBUILD],
+            input=pickle.dumps(record),
+            env={**os.environ, "TZ": zone, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for zone, seed in (("UTC", "7"), ("Asia/Tokyo", "8"))
+    ]
+
+    assert runs[0] == runs[1]
+    assert 2 == len(set(runs[0].split()))
+
+
+def test_numbers_come_back_as_they_were_committed(tmp_path: Path) -> None:
+    """Audit and report agree exactly: every number reads back as it stands in the record."""
+    assessment = samples.flagged_assessment()
+    stack = assessment.stacks[0]
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(structured_report.build(samples.record_of(assessment), 10).content)
+
+    parsed = srread(path).content.get_image_measurement_groups()
+    found = {
+        item.name.meaning: item.value
+        for item in parsed[0][0].ContentSequence
+        if item.ValueType == "NUM"
+    }
+
+    assert stack.minimum is not None
+    assert found == {
+        "Image Set Quality Rating": stack.score,
+        "Lowest slice score": stack.minimum.score,
+        "10th percentile of scores": stack.p10,
+        "Slices below threshold": 81.25,
+        "90 % interval, low": 1.6123,
+        "90 % interval, high": 2.3877,
+        "Slices in scope": 35,
+        "Slices out of scope": 5,
+        "Coverage gaps": 1,
+        "Repeated positions": 0,
+        "Global noise": 11.4567,
+        "Water Equivalent Diameter": 281.3021,
+        "Diagnostic from": 2.5,
+        "Limited from": 1.5,
+        "Slices needed": 5,
+    }
+
+
+def test_deciding_group_states_verdict_flag_and_confidence() -> None:
+    """Verdict by RadLex, flag and confidence by codes of the node's own, declared once."""
+    report = build(samples.flagged_assessment())
+    group = groups(report)[0]
+
+    assert [("RADLEX", "RID13")] == coded(group, "Imaging Series Quality")
+    assert [("99TFKT", "V001")] == coded(group, "Flag")
+    assert [("99TFKT", "V004")] == coded(group, "Confidence of verdict")
+    assert [("99TFKT", "R019"), ("99TFKT", "R018")] == coded(group, "Reason of low confidence")
+    (scheme,) = report.CodingSchemeIdentificationSequence
+    assert codes.SCHEME == scheme.CodingSchemeDesignator
+    assert scheme.CodingSchemeUID.startswith("2.25.")
+
+
+def test_worst_slices_are_listed_without_the_worst_itself() -> None:
+    """The worst slice carries the stack's outline; the next ones have groups, worst first."""
+    report = build(samples.flagged_assessment(), worst_slices=4)
+
+    stack, *slices = groups(report)
+    (lowest,) = children(stack, "Lowest slice score")
+    source = lowest.ContentSequence[0].ContentSequence[0].ReferencedSOPSequence[0]
+    named = [
+        children(group, "Image Region")[0]
+        .ContentSequence[0]
+        .ReferencedSOPSequence[0]
+        .ReferencedSOPInstanceUID
+        for group in slices
+    ]
+    assert f"{samples.SERIES}.1" == source.ReferencedSOPInstanceUID
+    assert [f"{samples.SERIES}.{n}" for n in (2, 3, 4, 5)] == named
+
+
+def test_every_group_has_coordinates_and_a_tracking_uid_of_its_own() -> None:
+    """Without coordinates OHIF's viewport stays black; groups of one tracking UID are merged."""
+    two = samples.flagged_assessment()
+    report = build(replace(two, stacks=(two.stacks[0], two.stacks[0], two.stacks[1])))
+
+    found = groups(report)
+    uids = [children(group, "Tracking Unique Identifier")[0].UID for group in found]
+    assert len(found) == len(set(uids))
+    assert all("SCOORD" in str(group) for group in found)
+    assert all(group.ContinuityOfContent == "SEPARATE" for group in found)
+
+
+def test_deciding_stack_comes_first_and_alone_has_the_verdict() -> None:
+    """A viewer opens on the first group: the stack that decided."""
+    flagged = samples.flagged_assessment()
+    better = replace(flagged.stacks[0], score=3.5, acquisition="9")
+    report = build(replace(flagged, stacks=(better, flagged.stacks[0]), deciding_stack=1), 0)
+
+    first, second = groups(report)
+    assert "Stack 2 of 2" in str(children(first, "Tracking Identifier")[0].TextValue)
+    assert [("RADLEX", "RID13")] == coded(first, "Imaging Series Quality")
+    assert [] == coded(second, "Imaging Series Quality")
+
+
+def test_what_has_no_score_is_said_in_words() -> None:
+    """P6: stacks, slices and instances without a score are named with their reasons."""
+    flagged = samples.flagged_assessment()
+    undecodable = InstanceOutcome("f" * 64, InstanceState.NOT_ASSESSED, Reason.UNDECODABLE)
+    said = texts(build(replace(flagged, instances=(*flagged.instances, undecodable))))
+
+    assert (
+        "Stack 1 of 2: acquisition 1, axial, kernel STANDARD: 5 slices out of scope: "
+        "5 x NO_BODY: No body fills enough of the image."
+    ) in said
+    assert any(text.startswith("Stack 2 of 2") and "no score; 1 slice out" in text for text in said)
+    assert ("1 instance in no stack: 1 x UNDECODABLE: The pixel data cannot be decoded.") in said
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "description", "code"),
+    [
+        (Outcome.NOT_ASSESSED, Reason.HEAD, "CT image quality: NOT ASSESSED", "V008"),
+        (Outcome.FAILED, Reason.SCORER_TIMEOUT, "CT image quality: FAILED", "V009"),
+    ],
+)
+def test_report_without_a_score_is_prose(
+    outcome: Outcome, reason: Reason, description: str, code: str
+) -> None:
+    """P4: the reason as a code whose meaning is its sentence, under the private text title."""
+    report = build(samples.unassessed(outcome, reason, detail="3 attempts"))
+
+    assert ("99TFKT", "T001") == (
+        report.ConceptNameCodeSequence[0].CodingSchemeDesignator,
+        report.ConceptNameCodeSequence[0].CodeValue,
+    )
+    (result,) = children(report, "Result")
+    assert [("99TFKT", code)] == coded(result, "Outcome")
+    sentence = children(result, "Reason")[0].ConceptCodeSequence[0].CodeMeaning
+    assert reason.sentence == f"{sentence}."
+    assert "3 attempts" in texts(result)
+    assert description == report.SeriesDescription
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert 2 == len(evidence.ReferencedSOPSequence)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "flagged", "description"),
+    [
+        (Verdict.DIAGNOSTIC, False, "CT image quality: DIAGNOSTIC"),
+        (Verdict.LIMITED, True, "CT image quality: LIMITED, flagged"),
+        (Verdict.LIMITED, False, "CT image quality: LIMITED"),
+        (Verdict.NON_DIAGNOSTIC, True, "CT image quality: NON-DIAGNOSTIC, flagged"),
+    ],
+)
+def test_series_description_is_fixed(verdict: Verdict, flagged: bool, description: str) -> None:
+    """A PACS routes by series number and description."""
+    report = build(replace(samples.flagged_assessment(), verdict=verdict, flagged=flagged))
+
+    assert (9901, description) == (report.SeriesNumber, report.SeriesDescription)
+    assert ("COMPLETE", "FINAL", "UNVERIFIED") == (
+        report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag,
+    )  # fmt: skip
+
+
+def test_evidence_is_every_scored_instance_and_no_other() -> None:
+    """What was out of scope is no evidence for a score."""
+    report = build(samples.flagged_assessment())
+
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    named = [item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence]
+    assert [f"{samples.SERIES}.{n}" for n in range(1, 36)] == named
+
+
+def test_frames_of_a_multi_frame_object_are_named() -> None:
+    """A slice of an Enhanced CT is an instance and its frame."""
+    flagged = samples.flagged_assessment(20)
+    one = f"{samples.SERIES}.1"
+    slices = tuple(
+        replace(item, sop_uid=one, digest="1" * 64, frame=number)
+        for number, item in enumerate(flagged.stacks[0].slices, start=1)
+    )
+    record = samples.record_of(
+        samples.assessment_of((samples.stack_of(slices),)),
+        evidence=(EvidenceInstance(ENHANCED_CT_IMAGE, one),),
+    )
+
+    report = samples.read(structured_report.build(record, 2).content)
+
+    sources = [
+        line.split()[-1].strip("'\"")
+        for line in str(report).splitlines()
+        if "Referenced Frame Number" in line
+    ]
+    assert ["1", "2", "3"] == sources
+    assert ENHANCED_CT_IMAGE in structured_report.build(record, 2).content.decode("latin-1")
+
+
+def test_later_revision_names_the_report_it_supersedes() -> None:
+    """Predecessor Documents holds the SR before; each has a series of its own."""
+    first = structured_report.build(samples.record_of(samples.flagged_assessment()), 10)
+    second = structured_report.build(
+        samples.record_of(
+            samples.flagged_assessment(),
+            verdict_id="b3e7",
+            predecessor=(first.sop_instance_uid, first.series_uid),
+        ),
+        10,
+    )
+
+    (study,) = samples.read(second.content).PredecessorDocumentsSequence
+    series = study.ReferencedSeriesSequence[0]
+    assert samples.STUDY == study.StudyInstanceUID
+    assert first.series_uid == series.SeriesInstanceUID != second.series_uid
+    assert (first.sop_class_uid, first.sop_instance_uid) == (
+        series.ReferencedSOPSequence[0].ReferencedSOPClassUID,
+        series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID,
+    )
+
+
+def test_own_text_is_ascii_whatever_the_header_says() -> None:
+    """The patient's character set rules the object, so a kernel's name is reduced to ASCII."""
+    flagged = samples.flagged_assessment()
+    stack = replace(flagged.stacks[0], kernel="Lunge\\weich ~ü\n")
+    report = build(replace(flagged, stacks=(stack,)))
+
+    (name,) = texts(children(groups(report)[0], "Tracking Identifier")[0])
+    assert "Stack 1 of 1: acquisition 1, axial, kernel Lunge?weich ??" == name
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (None, (20.0, 40.0, 80.0, 160.0)),
+        ((30, 50, 70, 150), (30.0, 50.0, 70.0, 150.0)),
+        ((0, 0, 100, 200), (20.0, 40.0, 80.0, 160.0)),
+        ((90, 50, 100, 150), (20.0, 40.0, 80.0, 160.0)),
+    ],
+)
+def test_outline_stays_inside_the_centre(
+    box: tuple[int, int, int, int] | None, expected: tuple[float, ...]
+) -> None:
+    """An outline near the border pushes its label out of the viewport."""
+    assert expected == outline(box, rows=200, columns=100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"verdict": None}, "without a verdict"),
+        ({"deciding_stack": None}, "without a deciding stack"),
+        ({"deciding_stack": 1}, "has no score"),
+        ({"bundle": None}, "without a bundle"),
+    ],
+)
+def test_record_that_contradicts_itself_is_an_error(changes: dict[str, object], what: str) -> None:
+    """P6: nothing is made up to hide a gap; the error says what is wrong and what to do."""
+    with pytest.raises(Permanent, match=what) as caught:
+        build(replace(samples.flagged_assessment(), **changes))
+
+    assert "rescore" in caught.value.cure
+
+
+def test_scored_slice_that_is_no_evidence_is_an_error() -> None:
+    """A report must not point at what it does not list."""
+    record: ReportRecord = samples.record_of(samples.flagged_assessment(), evidence=())
+
+    with pytest.raises(Permanent, match="not among its instances"):
+        structured_report.build(record, 10)
+
+
+def test_report_of_600_slices_is_small() -> None:
+    """600 slices and the most groups fit into 150 KB."""
+    made = structured_report.build(samples.record_of(samples.flagged_assessment(600)), 30)
+
+    assert len(made.content) < 150_000
