@@ -111,6 +111,7 @@ def test_far_inputs_stay_on_the_grid_behind_the_norms(torch, kan):
     """Inputs of any scale reach the splines: the LayerNorm before each layer brings them there."""
     torch.manual_seed(0)
     feed_forward = kan.KanFeedForward(64, 32, 5, 2.0)
+    torch.nn.init.normal_(feed_forward.layer_in.weight, std=100.0)
     seen = []
     for layer in (feed_forward.layer_in, feed_forward.layer_out):
         layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,45 +87,55 @@ def test_wrong_slices_are_refused(engine, slices):
 
 
 @pytest.fixture
-def other_golden(random_bundle, tmp_path):
-    """The random bundle, soundly sealed, with golden outputs of another network."""
-    folder = tmp_path / "other"
-    shutil.copytree(random_bundle.folder, folder)
-    hu, u = random_bundle.golden()
-    u[1] += 2 * GOLDEN_TOLERANCE_U
-    np.savez_compressed(folder / bundle.GOLDEN, hu=hu, u=u)
-    return bundle.load(_reseal(folder, bundle.GOLDEN))
+def altered(random_bundle, tmp_path):
+    """Return a function: the random bundle with one file rewritten, its card sealed soundly."""
 
+    def alter(name: str, write: Callable[[Path], None]) -> bundle.Bundle:
+        folder = tmp_path / "altered"
+        shutil.copytree(random_bundle.folder, folder)
+        write(folder / name)
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        lines = (folder / bundle.CARD).read_text().splitlines(keepends=True)[:-1]
+        row = f'"{name}" = '
+        lines = [f'{row}"{digest}"\n' if line.startswith(row) else line for line in lines]
+        (folder / bundle.CARD).write_text(bundle.seal("".join(lines)))
+        return bundle.load(folder)
 
-def _reseal(folder, name):
-    import hashlib
-
-    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    lines = (folder / bundle.CARD).read_text().splitlines(keepends=True)[:-1]
-    lines = [f'"{name}" = "{digest}"\n' if line.startswith(f'"{name}"') else line for line in lines]
-    (folder / bundle.CARD).write_text(bundle.seal("".join(lines)))
-    return folder
+    return alter
 
 
 @pytest.mark.station
 @pytest.mark.parametrize("kind", ENGINES)
-def test_golden_mismatch_is_an_error(other_golden, kind):
+def test_golden_mismatch_is_an_error(random_bundle, altered, kind):
     """An engine that does not repeat the golden slices never opens."""
+    hu, u = random_bundle.golden()
+    u[1] += 2 * GOLDEN_TOLERANCE_U
+    other = altered(bundle.GOLDEN, lambda path: np.savez_compressed(path, hu=hu, u=u))
+
     with pytest.raises(Permanent, match=r"golden slices .* differs by 0\.02") as caught:
-        open_engine(other_golden, kind, streams=1)
+        open_engine(other, kind, streams=1)
     assert caught.value.cure
 
 
 @pytest.mark.station
-def test_architecture_of_another_version_is_an_error(random_bundle, tmp_path):
+def test_graph_that_does_not_compile_is_an_error(altered):
+    """A graph of another kind is said in a sentence with its cure, not in OpenVINO's words."""
+    other = altered(bundle.GRAPH, lambda path: path.write_text("<net/>"))
+
+    with pytest.raises(Permanent, match="cannot compile the graph of bundle") as caught:
+        open_engine(other, "openvino", streams=1)
+    assert caught.value.cure
+
+
+@pytest.mark.station
+def test_architecture_of_another_version_is_an_error(altered):
     """Weights that do not fit the card's architecture are named as such."""
-    folder = tmp_path / "other"
-    shutil.copytree(random_bundle.folder, folder)
-    card = (folder / bundle.CARD).read_text().replace("dim = 64", "dim = 96")
-    (folder / bundle.CARD).write_text(bundle.seal("".join(card.splitlines(keepends=True)[:-1])))
+
+    def widen(card: Path) -> None:
+        card.write_text(card.read_text().replace("dim = 64", "dim = 96"))
 
     with pytest.raises(Permanent, match="cannot be built from its card"):
-        open_engine(bundle.load(folder), "torch", streams=1)
+        open_engine(altered(bundle.CARD, widen), "torch", streams=1)
 
 
 @pytest.mark.station

@@ -75,7 +75,13 @@ class OpenVinoEngine:
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
         }
-        model = openvino.Core().compile_model(graph, "CPU", settings)
+        try:
+            model = openvino.Core().compile_model(graph, "CPU", settings)
+        except RuntimeError as error:
+            raise Permanent(
+                f"{self.name} cannot compile the graph of bundle {graph.parent.name}",
+                cure="install the versions of the constraints file, or a bundle made for this one",
+            ) from error
         self._queue = openvino.AsyncInferQueue(model, streams)
 
     def quality(self, slices: FloatArray) -> Float64Array:
@@ -191,5 +197,5 @@ def _check_golden(bundle: Bundle, engine: Engine) -> None:
         raise Permanent(
             f"bundle {bundle.name}: {engine.name} gives the golden slices a quality that differs "
             f"by {difference:.4g}; expected at most {GOLDEN_TOLERANCE_U}",
-            cure="install the versions of the constraints file, or the bundle made for this one",
+            cure="install the versions of the constraints file, or a bundle made for this one",
         )

@@ -26,8 +26,9 @@ from tfkt_node.records import FloatArray
 class Description:
     """What people and the card say of a network.
 
-    summary: one sentence, the card's first line. scope, data: tables of the card. figures: one table each, with the command that prints it.
-    readme: Markdown. recipe: TOML, the settings of the training run.
+    summary: one sentence, the card's first line. scope, data: tables of the card. figures: one
+    table each, with the command that prints it. readme: Markdown. recipe: TOML, the settings of
+    the training run.
     """
 
     summary: str
