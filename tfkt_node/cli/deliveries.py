@@ -1,0 +1,109 @@
+"""`tfkt-node deliveries`: what is on its way to the destinations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from tfkt_node.cli.options import Json, load_settings, login_name, open_store
+from tfkt_node.cli.output import counted, instant, jsonable, print_json, print_table
+from tfkt_node.records import DeliveryState
+
+app = typer.Typer(
+    help="Look at deliveries, and try the failed ones again.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def deliveries() -> None:
+    """Look at deliveries, and try the failed ones again."""
+
+
+@app.command("list")
+def list_deliveries(
+    context: typer.Context,
+    state: Annotated[
+        DeliveryState | None, typer.Option(case_sensitive=False, help="Only in this state.")
+    ] = None,
+    destination: Annotated[
+        str, typer.Option(metavar="NAME", help="Only to this peer, by its name in the settings.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """List deliveries in the order in which they came to be owed."""
+    with open_store(context) as store:
+        rows = store.delivery_rows(state=state, destination=destination or None)
+    if as_json:
+        print_json({"deliveries": [jsonable(asdict(row)) for row in rows]})
+        return
+    if not rows:
+        typer.echo("no deliveries")
+        return
+    columns = (">id", "to", "object", "state", ">attempts", "next attempt (UTC)", "last error")
+    print_table(
+        "",
+        columns,
+        [
+            (
+                str(row.delivery_id),
+                row.destination,
+                str(row.kind),
+                str(row.state),
+                str(row.attempts),
+                instant(row.next_attempt_at),
+                row.last_error,
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    *,
+    delivery_id: Annotated[
+        int | None, typer.Argument(metavar="[ID]", help="Number from `deliveries list`.")
+    ] = None,
+    destination: Annotated[
+        str, typer.Option(metavar="NAME", help="All dead ones to this peer.")
+    ] = "",
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="All dead ones, and objects that could not be made."),
+    ] = False,
+    reason: Annotated[
+        str, typer.Option(prompt="Why", help="Why; it is kept in the audit.", show_default=False)
+    ] = "",
+    actor: Annotated[
+        str, typer.Option(help="Who; it is kept in the audit. Default: your login name.")
+    ] = "",
+) -> None:
+    """Try deliveries again that were given up (DEAD). Name one ID, one destination, or --all."""
+    if sum((delivery_id is not None, bool(destination), everything)) != 1:
+        raise typer.BadParameter("name exactly one of: an ID, --destination NAME, --all")
+    _refuse_unknown(context, destination)
+    actor = actor.strip() or login_name()
+    if not actor:
+        raise typer.BadParameter("this user has no login name; say who", param_hint="--actor")
+    if not reason.strip():
+        raise typer.BadParameter("a reason is kept in the audit; say why", param_hint="--reason")
+    with open_store(context) as store:
+        which: int | str | None = delivery_id if delivery_id is not None else destination or None
+        count = store.retry_deliveries(which, actor, reason.strip(), datetime.now(UTC))
+    typer.echo(f"{counted(count, 'delivery or object', 'deliveries and objects')} to try again")
+
+
+def _refuse_unknown(context: typer.Context, destination: str) -> None:
+    names = [peer.name for peer in load_settings(context).destinations]
+    if destination and destination not in names:
+        known = ", ".join(names) or "none has deliver = true"
+        raise typer.BadParameter(
+            f"{destination!r} is no destination in the settings (known: {known})",
+            param_hint="--destination",
+        )

@@ -1,0 +1,195 @@
+"""`tfkt-node series`: what was received and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfkt_node.cli.options import Json, load_settings, open_store
+from tfkt_node.cli.output import (
+    NOTHING,
+    counted,
+    duration,
+    instant,
+    jsonable,
+    number,
+    print_json,
+    print_table,
+)
+from tfkt_node.records import RevisionState, Verdict
+
+if TYPE_CHECKING:
+    from tfkt_node.records import SeriesRow
+
+app = typer.Typer(
+    help="Look at series and their verdicts.", no_args_is_help=True, rich_markup_mode=None
+)
+
+SHOWN = {
+    "revisions": ("revision", "state", "opened_at", "last_arrival_at", "closed_at", "attempts"),
+    "instances": ("revision", "state", "reason", "count"),
+    "verdicts": (
+        "revision", "decided_at", "outcome", "reason", "verdict", "flagged", "confidence",
+        "confidence_reasons", "score", "low", "high", "no_report_because",
+    ),
+    "stacks": (
+        "revision", "stack", "orientation", "acquisition", "kernel", "in_scope", "out_of_scope",
+        "score", "p10", "below_threshold", "gaps", "repeated",
+    ),
+    "objects": ("revision", "kind", "state", "built_at", "error"),
+    "deliveries": (
+        "revision", "id", "destination", "state", "attempts", "next_attempt_at", "last_error",
+    ),
+    "events": ("seq", "at", "kind", "subject", "actor"),
+}  # fmt: skip
+"""Tables of `series show` and their columns for people; --json shows all."""
+
+
+@app.callback()
+def series() -> None:
+    """Look at series and their verdicts."""
+
+
+def _study_date(text: str) -> str:
+    digits = text.replace("-", "")
+    if text and not (len(digits) == 8 and digits.isdecimal()):
+        raise typer.BadParameter("expected a study date such as 2026-11-24")
+    return digits
+
+
+# --------------------------------------------------------------------------- list
+
+
+@app.command("list")
+def list_series(
+    context: typer.Context,
+    *,
+    date: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", callback=_study_date, help="Study date.")
+    ] = "",
+    accession: Annotated[str, typer.Option(metavar="NUMBER", help="Accession number.")] = "",
+    verdict: Annotated[
+        Verdict | None, typer.Option(case_sensitive=False, help="Verdict of the newest revision.")
+    ] = None,
+    calling_ae: Annotated[
+        str, typer.Option(metavar="TITLE", help="Calling AE title that sent the series.")
+    ] = "",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most series to list.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List series, the last to arrive first, with where each stands."""
+    quiet_s = load_settings(context).series.quiet_s
+    with open_store(context) as store:
+        found = store.series_rows(
+            study_date=date or None,
+            accession_number=accession or None,
+            verdict=verdict,
+            calling_ae=calling_ae or None,
+        )
+    rows = found[:limit]
+    if as_json:
+        print_json({"series": [_as_json(row) for row in rows]})
+    elif not rows:
+        typer.echo("no series")
+    else:
+        _print_rows(rows, quiet_s)
+        if len(found) > limit:
+            typer.echo(f"… and {len(found) - limit} more; see --limit")
+
+
+def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
+    now = datetime.now(UTC)
+    print_table(
+        "",
+        (">id", "study date", "accession", "description", "from", ">revision", ">score",
+         "verdict", "flag", "state", ">to verdict"),
+        [
+            (
+                str(row.series_id),
+                row.study_date or NOTHING,
+                row.accession_number or NOTHING,
+                row.series_description or NOTHING,
+                row.calling_ae,
+                str(row.revision),
+                number(row.score),
+                str(row.verdict or NOTHING),
+                "flag" if row.flagged else "",
+                state_of(row, now, quiet_s),
+                _time_to_verdict(row),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def state_of(row: SeriesRow, now: datetime, quiet_s: float) -> str:
+    """Say where a series stands: `open, 64 instances, quiet 12 of 30 s`."""
+    size = counted(row.instances, "instance")
+    if row.state is RevisionState.OPEN:
+        quiet = max(0.0, (now - row.quiet_since).total_seconds())
+        return f"open, {size}, quiet {min(quiet, quiet_s):.0f} of {quiet_s:.0f} s"
+    reason = f" ({row.reason})" if row.reason else ""
+    return f"{row.state.lower().replace('_', ' ')}, {size}{reason}"
+
+
+def _time_to_verdict(row: SeriesRow) -> str:
+    seconds = _seconds_to_verdict(row)
+    return NOTHING if seconds is None else duration(seconds)
+
+
+def _seconds_to_verdict(row: SeriesRow) -> float | None:
+    if row.decided_at is None:
+        return None
+    return (row.decided_at - row.last_arrival_at).total_seconds()
+
+
+def _as_json(row: SeriesRow) -> dict[str, Any]:
+    fields: dict[str, Any] = jsonable(asdict(row))
+    return {**fields, "time_to_verdict_s": _seconds_to_verdict(row)}
+
+
+# --------------------------------------------------------------------------- show
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    series: Annotated[
+        str, typer.Argument(metavar="ID", help="Number from `series list`, or Series UID.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show one series: its revisions, verdicts, reports and deliveries."""
+    key: int | str = int(series) if series.isdecimal() and len(series) < 10 else series
+    with open_store(context) as store:
+        detail = store.series_detail(key)
+    if as_json:
+        print_json(jsonable(detail))
+        return
+    title = f"Series {detail['id']}: {detail['series_description'] or 'without description'}"
+    head = ("study_date", "accession_number", "calling_ae", "study_uid", "series_uid")
+    print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
+    for name, columns in SHOWN.items():
+        if detail[name]:
+            rows = [[_cell(row[column]) for column in columns] for row in detail[name]]
+            print_table(name.capitalize(), [_words(column) for column in columns], rows)
+
+
+def _words(key: str) -> str:
+    return key.removesuffix("_at").replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if value is None or value in ("", []):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, float):
+        return number(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
