@@ -7,10 +7,11 @@ reason. Lengths are checked against the attributes before anything is decoded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 from pydicom.uid import UID
 
 from tfkt_node.records import FloatArray, Reason, SetAside
@@ -199,6 +200,10 @@ def _native(data: bytes, layout: _Layout, index: int, order: str) -> IntArray:
 
 
 def _compressed(ds: Dataset, data: bytes, layout: _Layout, index: int) -> bytes:
+    if layout.frames == 1:  # all fragments are its own; offset tables of single frames can be wrong
+        fragments = BytesIO(data)
+        parse_basic_offsets(fragments)
+        return b"".join(generate_fragments(fragments))
     offsets = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
     extended = offsets if all(offsets) else None
     frame: bytes = get_frame(data, index, number_of_frames=layout.frames, extended_offsets=extended)
