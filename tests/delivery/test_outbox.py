@@ -1,0 +1,178 @@
+"""What is owed to a destination reaches it, or ends in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.delivery.destination import KOS, QUICK, Destination
+from tests.orthanc import free_port
+from tfkt_node.delivery import outbox
+from tfkt_node.records import ClaimedDelivery, DeliveryState, Misconfigured
+from tfkt_node.settings import Peer, Settings
+
+Objects = Callable[[int], list[Path]]
+
+drops_socket = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@dataclass
+class Row:
+    destination: str
+    path: Path
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    due: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    leased_until: datetime | None = None
+    error: str = ""
+    status: int | None = None
+
+
+@dataclass
+class Rows:
+    """The deliveries of an audit store, in memory, obeying the contract of its claims."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def claim_delivery(
+        self, owner: str, destination: str, now: datetime, lease_s: float
+    ) -> ClaimedDelivery | None:
+        for number, row in enumerate(self.rows):
+            free = row.leased_until is None or row.leased_until < now
+            due = row.state is DeliveryState.PENDING and row.due <= now
+            if row.destination == destination and due and free:
+                row.leased_until = now + timedelta(seconds=lease_s)
+                return ClaimedDelivery(number, destination, row.attempts, "", "", row.path)
+        return None
+
+    def delivery_sent(
+        self, delivery_id: int, owner: str, status: int, comment: str, at: datetime
+    ) -> bool:
+        return self._end(delivery_id, state=DeliveryState.SENT, status=status)
+
+    def delivery_retry(
+        self, delivery_id: int, owner: str, error: str, next_attempt_at: datetime, at: datetime
+    ) -> bool:
+        return self._end(delivery_id, due=next_attempt_at, error=error)
+
+    def delivery_dead(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
+        return self._end(delivery_id, state=DeliveryState.DEAD, error=error)
+
+    def _end(self, delivery_id: int, **values: object) -> bool:
+        row = self.rows[delivery_id]
+        row.attempts += 1
+        row.leased_until = None
+        for name, value in values.items():
+            setattr(row, name, value)
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 5, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def deliver(rows: Rows, peers: tuple[Peer, ...], clock: Clock, destination: str = "pacs") -> int:
+    settings = Settings(peers=peers, delivery=QUICK)
+    return outbox.deliver_due(rows, settings, destination, "owner", clock, Random(1))
+
+
+@pytest.mark.station
+def test_all_that_is_due_arrives_in_batches(objects: Objects) -> None:
+    """P5: each object once, twenty to an association."""
+    rows = Rows([Row("pacs", path) for path in objects(21)])
+    with Destination() as pacs:
+        assert 21 == deliver(rows, (pacs.peer,), Clock())
+        assert 0 == deliver(rows, (pacs.peer,), Clock())
+
+    assert {DeliveryState.SENT} == {row.state for row in rows.rows}
+    assert (21, 2) == (len(set(pacs.received)), pacs.associations)
+
+
+@pytest.mark.station
+def test_busy_destination_gets_it_later(objects: Objects) -> None:
+    """0xA700 is tried again when its time has come, and not before."""
+    rows, clock = Rows([Row("pacs", path) for path in objects(1)]), Clock()
+    with Destination(statuses=[0xA700]) as pacs:
+        assert 0 == deliver(rows, (pacs.peer,), clock)
+        (row,) = rows.rows
+        waited = (row.due - clock.now).total_seconds()
+        assert 0 == deliver(rows, (pacs.peer,), clock)
+        assert 1 == row.attempts
+
+        clock.now = row.due
+        assert 1 == deliver(rows, (pacs.peer,), clock)
+
+    assert 0.5 <= waited <= 1
+    assert (DeliveryState.SENT, 2) == (row.state, row.attempts)
+
+
+@pytest.mark.station
+def test_refused_object_is_dead_with_its_cure(objects: Objects) -> None:
+    """A peer without SR kills the SR's delivery at once, in words, and takes the KOS."""
+    rows = Rows([Row("pacs", path) for path in objects(2)])
+    with Destination(classes=[KOS]) as pacs:
+        assert 1 == deliver(rows, (pacs.peer,), Clock())
+
+    sr, kos = rows.rows
+    assert DeliveryState.DEAD is sr.state
+    assert "does not take Comprehensive SR Storage; cure: enable" in sr.error
+    assert DeliveryState.SENT is kos.state
+
+
+@drops_socket
+@pytest.mark.station
+def test_dead_destination_delays_no_other(objects: Objects) -> None:
+    """Each destination has its own rows and turns."""
+    (path,) = objects(1)
+    rows, clock = Rows([Row("dead", path), Row("pacs", path)]), Clock()
+    dead = Peer(name="dead", ae_title="DEAD", host="127.0.0.1", port=free_port(), deliver=True)
+    with Destination() as pacs:
+        peers = (dead, pacs.peer)
+        assert 0 == deliver(rows, peers, clock, "dead")
+        assert 1 == deliver(rows, peers, clock, "pacs")
+
+    assert DeliveryState.PENDING is rows.rows[0].state
+    assert "cannot be reached" in rows.rows[0].error
+    assert rows.rows[0].due > clock.now
+
+
+def test_destination_that_is_no_more_is_named() -> None:
+    """A destination without a peer is a fault of the settings."""
+    with pytest.raises(Misconfigured, match="no peer named 'gone'"):
+        deliver(Rows(), (), Clock(), "gone")
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    first_s=st.floats(0.1, 60),
+    longest_s=st.floats(60, 86_400),
+    jitter=st.floats(0, 1),
+)
+def test_waiting_grows_to_its_ceiling(
+    attempts: int, first_s: float, longest_s: float, jitter: float
+) -> None:
+    """Never under half the first interval, never over the ceiling, never shorter than before."""
+    wait_s = outbox.retry_after_s(attempts, first_s, longest_s, jitter)
+    next_s = outbox.retry_after_s(attempts + 1, first_s, longest_s, jitter)
+
+    assert first_s / 2 <= wait_s <= longest_s
+    assert wait_s <= next_s
+
+
+def test_waiting_doubles() -> None:
+    """5, 10, 20, 40 s with no jitter, 3600 s at most."""
+    waits = [outbox.retry_after_s(n, 5, 3600, 0) for n in (0, 1, 2, 3, 12)]
+
+    assert [5, 10, 20, 40, 3600] == waits
+    assert 2.5 == outbox.retry_after_s(0, 5, 3600, 1)

@@ -1,0 +1,180 @@
+"""Files reach a destination byte for byte, and each gets its answer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+
+from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SR, Destination
+from tests.orthanc import OrthancServer, free_port
+from tfkt_node.delivery import store_scu
+from tfkt_node.delivery.statuses import Receipt
+from tfkt_node.records import Permanent, Retriable
+from tfkt_node.settings import Peer
+
+pytestmark = pytest.mark.station
+
+Objects = Callable[[int], list[Path]]
+
+# pynetdicom drops the socket of a connection that failed without closing it.
+drops_socket = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def data_set(path: Path) -> bytes:
+    """What follows the file meta information."""
+    meta = read_file_meta_info(path)
+    return path.read_bytes()[128 + 4 + 12 + meta.FileMetaInformationGroupLength :]
+
+
+def test_bytes_arrive_as_stored_over_one_association(objects: Objects) -> None:
+    """P2: the data set that arrives is the one on disk; a batch is one association."""
+    paths = objects(4)
+    with Destination() as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, paths)
+
+    assert [Receipt(0)] * 4 == answers
+    assert [data_set(path) for path in paths] == pacs.received
+    assert 1 == pacs.associations
+
+
+def test_each_object_gets_its_own_answer(objects: Objects) -> None:
+    """One refused object does not spoil the batch; a warning keeps the peer's remark."""
+    warning = Dataset()
+    warning.Status, warning.ErrorComment = 0xB000, "coerced"
+    with Destination(statuses=[warning, 0xA700, 0xA900, 0x0000]) as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, objects(4))
+
+    assert Receipt(0xB000, "coerced") == answers[0]
+    assert [Retriable, Permanent, Receipt] == [type(answer) for answer in answers[1:]]
+
+
+def test_abort_leaves_the_rest_for_later(objects: Objects) -> None:
+    """An abort costs this attempt of what was left, no more."""
+    with Destination(statuses=[0x0000, NO_ANSWER]) as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, objects(4))
+
+    assert [Receipt, Retriable, Retriable, Retriable] == [type(answer) for answer in answers]
+    assert 2 == len(pacs.received)
+
+
+def test_slow_destination_leaves_the_rest_for_later(objects: Objects) -> None:
+    """What cannot be begun in time goes out with a later batch."""
+    with Destination() as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, objects(2), begin_within_s=-1)
+
+    assert ["slowly" in str(answer) for answer in answers] == [True, True]
+    assert [] == pacs.received
+
+
+def test_class_that_is_not_taken_is_permanent_and_spares_the_others(objects: Objects) -> None:
+    """A peer without SR is said in words with the cure; the KOS beside it arrives."""
+    with Destination(classes=[KOS]) as pacs:
+        sr, kos = store_scu.send(pacs.peer, QUICK, objects(2))
+
+    assert isinstance(sr, Permanent)
+    assert "does not take Comprehensive SR Storage" in str(sr)
+    assert "enable" in sr.cure
+    assert Receipt(0) == kos
+
+
+def test_destination_that_takes_nothing_is_permanent(objects: Objects) -> None:
+    """No class accepted at all: nothing is sent, and the cure is named."""
+    with Destination(classes=[CT]) as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, objects(2))
+
+    assert [Permanent, Permanent] == [type(answer) for answer in answers]
+    assert [] == pacs.received
+
+
+@drops_socket
+def test_dead_port_and_unknown_host_are_retriable(objects: Objects) -> None:
+    """An unreachable destination is tried again; the text says where it was sought."""
+    dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
+    lost = dead.model_copy(update={"host": "no-such-host.invalid"})
+
+    (refused,) = store_scu.send(dead, QUICK, objects(1))
+    (unknown,) = store_scu.send(lost, QUICK, objects(1))
+
+    assert isinstance(refused, Retriable)
+    assert f"127.0.0.1:{dead.port}" in str(refused)
+    assert isinstance(unknown, Retriable)
+    assert "cannot be resolved" in str(unknown)
+
+
+def test_silent_listener_is_retriable_within_the_timeout(objects: Objects) -> None:
+    """A port that takes the connection and says nothing holds the node up for seconds only."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        peer = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1])
+        delivery = QUICK.model_copy(update={"connection_timeout_s": 0.3})
+        (answer,) = store_scu.send(peer, delivery, objects(1))
+
+    assert isinstance(answer, Retriable)
+    assert "did not answer" in str(answer)
+
+
+def test_wrong_ae_title_is_retriable_and_names_both_titles(objects: Objects) -> None:
+    """A rejection is cured at either end, so deliveries wait for it; both titles are named."""
+    with Destination() as pacs:
+        wrong = pacs.peer.model_copy(update={"ae_title": "WRONG"})
+        (answer,) = store_scu.send(wrong, QUICK, objects(1))
+
+    assert isinstance(answer, Retriable)
+    assert "'WRONG'" in str(answer)
+    assert "'TFKT_NODE'" in str(answer)
+
+
+def test_missing_and_foreign_files_are_permanent(objects: Objects, tmp_path: Path) -> None:
+    """A file that is gone or no DICOM ends in words; the objects beside it arrive."""
+    (good,) = objects(1)
+    foreign = tmp_path / "foreign.dcm"
+    foreign.write_bytes(b"not DICOM" * 40)
+    with Destination() as pacs:
+        gone, alien, fine = store_scu.send(pacs.peer, QUICK, [tmp_path / "gone.dcm", foreign, good])
+
+    assert isinstance(gone, Permanent)
+    assert isinstance(alien, Permanent)
+    assert Receipt(0) == fine
+
+
+def test_echo_and_probe_tell_what_check_prints() -> None:
+    """`check` needs to know whether a destination answers, and which classes it lacks."""
+    with Destination(classes=[KOS]) as pacs:
+        store_scu.echo(pacs.peer, QUICK)
+        assert ("Comprehensive SR Storage",) == store_scu.probe_sr(pacs.peer, QUICK)
+    with Destination(classes=[SR, KOS]) as pacs:
+        assert () == store_scu.probe_sr(pacs.peer, QUICK)
+    with Destination(classes=[]) as pacs:
+        assert 2 == len(store_scu.probe_sr(pacs.peer, QUICK))
+
+
+@drops_socket
+def test_echo_to_nobody_is_retriable() -> None:
+    """A dead destination is an error with its place, not a traceback."""
+    dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
+
+    with pytest.raises(Retriable, match="cannot be reached"):
+        store_scu.echo(dead, QUICK)
+
+
+@pytest.mark.peers
+def test_orthanc_takes_both_objects(
+    objects: Objects, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    """A real PACS stores SR and KOS, and keeps one of each when they come again."""
+    require_tool("Orthanc")
+    paths = objects(2)
+    with OrthancServer(tmp_path / "pacs") as pacs:
+        peer = Peer(name="pacs", ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.dicom_port)
+        assert () == store_scu.probe_sr(peer, QUICK)
+        first = store_scu.send(peer, QUICK, paths)
+        again = store_scu.send(peer, QUICK, paths)
+        stored = {pacs.file(instance) for instance in pacs.instances()}
+
+    assert [Receipt(0)] * 2 == first == again
+    assert 2 == len(stored)
+    assert all(any(file.endswith(data_set(path)) for file in stored) for path in paths)
