@@ -72,16 +72,19 @@ class Leases(Database):
             freed = [
                 *_release(connection, revisions, now, state=RevisionState.STABLE),
                 *_release(connection, deliveries, now, state=DeliveryState.PENDING),
-                *_release(connection, objects, now, state=_object_state_after_death()),
+                *_release(connection, objects, now, **_object_after_death()),
             ]
             append(connection, now, *freed)
             return len(freed)
 
 
-def _object_state_after_death() -> sa.ColumnElement[str]:
-    return sa.case(
-        (objects.c.attempts + 1 >= OBJECT_ATTEMPTS, ObjectState.FAILED), else_=ObjectState.OWED
-    )
+def _object_after_death() -> dict[str, sa.ColumnElement[str]]:
+    last = objects.c.attempts + 1 >= OBJECT_ATTEMPTS
+    why = f"the process ended {OBJECT_ATTEMPTS} times while making it"
+    return {
+        "state": sa.case((last, ObjectState.FAILED), else_=ObjectState.OWED),
+        "error": sa.case((last, why), else_=objects.c.error),
+    }
 
 
 def _release(

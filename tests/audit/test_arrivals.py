@@ -1,0 +1,261 @@
+"""Instances get rows, series get revisions, and the same again makes nothing new."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from tfkt_node.audit.store import IndexResult, Store
+from tfkt_node.records import AssociationEnd, InstanceState, Reason
+
+from .making import at, claim, claimed, close, decide, failed, fill, header, instance
+from .rows import rows_of, told
+
+STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.33"
+
+
+def test_first_instance_opens_a_revision_and_the_next_joins_it(store: Store) -> None:
+    """P4: every series has one OPEN revision while instances arrive, told once."""
+    assert store.index_instance(instance(1), header(1), at(0)) is IndexResult.NEW
+    assert store.index_instance(instance(2), header(2), at(1)) is IndexResult.NEW
+
+    (row,) = store.series_rows()
+    assert (row.revision, row.state, row.instances) == (1, "OPEN", 2)
+    assert row.last_arrival_at == at(1)
+    assert [kind for kind, *_ in told(store)] == ["REVISION_OPENED"]
+
+
+def test_duplicate_only_prolongs_the_wait(store: Store) -> None:
+    """P3: the same instance again makes no row, no event and no revision."""
+    fill(store, 1)
+    before = told(store)
+
+    result = store.index_instance(instance(1), header(1), at(20))
+
+    assert result is IndexResult.DUPLICATE
+    assert store.quiet_revisions(at(49), 30) == []
+    assert len(store.quiet_revisions(at(50), 30)) == 1
+    assert len(rows_of(store, "instances")) == 1
+    assert told(store) == before
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_duplicate_after_the_close_makes_nothing_new(store: Store, *, decided: bool) -> None:
+    """P3: the same instance again, after its revision was closed or decided, opens none."""
+    fill(store, 2)
+    close(store, 30)
+    if decided:
+        decide(store, 31, "v1")
+    before = told(store), rows_of(store, "revisions")
+
+    result = store.index_instance(instance(1, received_s=40), header(1), at(40))
+
+    assert result is IndexResult.DUPLICATE
+    assert (told(store), rows_of(store, "revisions")) == before
+
+
+def test_other_bytes_under_a_known_uid_open_the_next_revision(store: Store) -> None:
+    """P3: both versions are kept, and the latest received stands in the next revision."""
+    fill(store, 3)
+    close(store, 30)
+    decide(store, 31, "v1")
+
+    result = store.index_instance(instance(2, "changed", received_s=60), header(2), at(60))
+
+    assert result is IndexResult.NEW
+    assert close(store, 90)
+    revision = claimed(store, 91)
+    assert revision.number == 2
+    assert [ref.digest for ref in revision.instances] == [
+        instance(1).digest,
+        instance(2, "changed").digest,
+        instance(3).digest,
+    ]
+    kind, subject, detail, _ = told(store)[3]
+    assert (kind, subject) == ("INSTANCE_CONFLICT", "instance:4")
+    assert detail["others"] == [2]
+    assert detail["same_series"] is True
+
+
+def test_later_version_wins_by_receipt_not_by_the_order_of_rows(store: Store) -> None:
+    """P3: rows rebuilt from files in any order list the latest received version."""
+    store.index_instance(instance(1, "late", received_s=9), header(1), at(20))
+    store.index_instance(instance(1, "early", received_s=3), header(1), at(21))
+
+    close(store, 60)
+
+    (ref,) = claimed(store, 61).instances
+    assert ref.digest == instance(1, "late").digest
+
+
+def test_other_patient_under_a_known_series_uid_is_a_series_of_its_own(store: Store) -> None:
+    """P3: two patients under one UID are two series and an event without a name."""
+    fill(store, 1)
+
+    store.index_instance(instance(2), header(2, patient="SECRET^NAME"), at(1))
+
+    assert len(store.series_rows()) == 2
+    conflict = [event for event in told(store) if event[0] == "SERIES_CONFLICT"]
+    assert [subject for _, subject, *_ in conflict] == ["series:2"]
+    assert conflict[0][2]["others"] == [1]
+    assert "SECRET" not in str(told(store))
+
+
+@pytest.mark.parametrize(
+    ("sop_class_uid", "own", "reason"),
+    [
+        (STRUCTURED_REPORT, False, Reason.NOT_CT),
+        (STRUCTURED_REPORT, True, Reason.OWN_OBJECT),
+    ],
+)
+def test_what_is_no_ct_is_set_aside_with_its_reason(
+    store: Store, sop_class_uid: str, *, own: bool, reason: Reason
+) -> None:
+    """P6: an instance outside the CT classes is kept and listed, and makes no revision."""
+    other = instance(1, sop_class_uid=sop_class_uid)
+
+    results = [store.index_instance(other, header(1, own=own), at(now)) for now in (0, 1)]
+
+    assert results == [IndexResult.SET_ASIDE, IndexResult.SET_ASIDE]
+    (row,) = rows_of(store, "instances")
+    assert (row["state"], row["reason"]) == (InstanceState.SET_ASIDE, reason)
+    assert rows_of(store, "revisions") == []
+    assert [(kind, detail["reason"]) for kind, _, detail, _ in told(store)] == [
+        ("INSTANCE_SET_ASIDE", reason)
+    ]
+
+
+def test_list_is_in_order_of_instance_number_then_uid(store: Store) -> None:
+    """P12: the same instances give the same list, in whatever order they arrived."""
+    numbers = {11: 2, 12: None, 13: 1, 14: 2, 2: None}
+    for uid, number in numbers.items():
+        store.index_instance(instance(uid), header(number), at(0))
+
+    close(store, 30)
+
+    uids = [ref.sop_uid.removeprefix("1.2.3.") for ref in claimed(store, 31).instances]
+    assert uids == ["13", "11", "14", "12", "2"]
+
+
+def test_close_is_refused_when_an_instance_came_meanwhile(store: Store) -> None:
+    """P4: an instance that arrives between the look and the close stays in the revision."""
+    fill(store, 1)
+    (quiet,) = store.quiet_revisions(at(30), 30)
+    store.index_instance(instance(2), header(2), at(31))
+
+    assert not store.close_revision(quiet.revision_id, quiet.last_arrival_at, at(31))
+    assert close(store, 61)
+    assert len(claimed(store, 62).instances) == 2
+
+
+def test_revision_is_closed_once(store: Store) -> None:
+    """P4: a second close, or one of a revision that is not there, does nothing."""
+    fill(store, 1)
+    (quiet,) = store.quiet_revisions(at(30), 30)
+
+    closed = [
+        store.close_revision(quiet.revision_id, quiet.last_arrival_at, at(30)) for _ in range(2)
+    ]
+
+    assert closed == [True, False]
+    assert not store.close_revision(99, at(0), at(30))
+
+
+def test_closing_keeps_the_evidence(store: Store) -> None:
+    """P4: the audit says why a series was judged complete."""
+    for name in ("first", "second"):
+        store.open_association(name, "SCANNER", "TFKT_NODE", "192.0.2.1", at(0))
+    assert store.end_association("first", AssociationEnd.RELEASED, at(2))
+    assert not store.end_association("first", AssociationEnd.ABORTED, at(3))
+    for number, name in ((1, "first"), (2, "second"), (3, "second"), (4, None)):
+        new = instance(number, association_id=name)
+        store.index_instance(new, header(number, expected=5), at(0))
+
+    close(store, 45.5)
+
+    assert rows_of(store, "revisions")[0]["evidence"] == {
+        "instances": 4,
+        "expected_count": 5,
+        "last_arrival_at": at(0).isoformat(),
+        "quiet_s": 45.5,
+        "associations": [
+            {"id": None, "how": None, "instances": 1},
+            {"id": "first", "how": "RELEASED", "instances": 1},
+            {"id": "second", "how": None, "instances": 2},
+        ],
+    }
+
+
+def test_quiet_period_starts_anew_at_boot(store: Store) -> None:
+    """P4: what was OPEN when the node stopped waits a whole quiet period after its start."""
+    fill(store, 1)
+
+    assert store.restart_quiet_periods(at(1000)) == 1
+
+    assert store.quiet_revisions(at(1029), 30) == []
+    (quiet,) = store.quiet_revisions(at(1030), 30)
+    assert quiet.last_arrival_at == at(0)
+    assert close(store, 1030)
+    assert store.restart_quiet_periods(at(1031)) == 0
+
+
+def test_missing_file_is_recorded_once(store: Store) -> None:
+    """P1: a file gone from the spool is told, once, and its row stays."""
+    fill(store, 1)
+    digest = instance(1).digest
+
+    assert [store.record_missing_file(digest, at(now)) for now in (5, 6)] == [True, False]
+    assert not store.record_missing_file("0" * 64, at(7))
+    assert [event[:2] for event in told(store)][1:] == [("FILE_MISSING", "instance:1")]
+    assert store.known_digests() == {digest}
+
+
+def test_instance_whose_file_was_lost_opens_a_revision_when_it_comes_back(store: Store) -> None:
+    """P4: a series that failed for a missing file is scored when the file is sent again."""
+    fill(store, 1)
+    close(store, 30)
+    revision = claimed(store, 31)
+    store.commit_assessment(
+        revision.revision_id, "owner", failed(revision.instances), "v1", [], "", [], at(31)
+    )
+    store.record_missing_file(instance(1).digest, at(32))
+
+    assert store.index_instance(instance(1), header(1), at(40)) is IndexResult.DUPLICATE
+
+    assert close(store, 70)
+    assert claimed(store, 71).number == 2
+    assert claim(store, 72, "other") is None
+
+
+def test_first_instance_gives_the_attributes_and_the_last_the_caller(store: Store) -> None:
+    """A report copies one instance's attributes; the listing names who sent last."""
+    store.index_instance(instance(1), header(1, attributes=b"one"), at(0))
+    second = replace(instance(2), calling_ae="OTHER")
+    store.index_instance(second, header(2, attributes=b"two"), at(1))
+    rebuilt = replace(instance(3), calling_ae="")
+    store.index_instance(rebuilt, header(3, attributes=b"three"), at(2))
+
+    close(store, 40)
+
+    assert claimed(store, 41).attributes == b"one"
+    assert store.series_rows()[0].calling_ae == "OTHER"
+
+
+def test_hostile_text_is_kept_as_well_as_it_can_be(store: Store) -> None:
+    """P7: NUL, lone surrogates and endless values in a header do not stop the index."""
+    hostile = replace(
+        header(1, patient="\0" + "x" * 20_000),
+        accession_number="a" * 20_000,
+        series_description="Schnitt \0 \udcff ✂",
+    )
+
+    assert store.index_instance(instance(1), hostile, at(0)) is IndexResult.NEW
+    assert store.index_instance(instance(2), hostile, at(1)) is IndexResult.NEW
+
+    (row,) = store.series_rows()
+    assert row.series_description == "Schnitt \N{REPLACEMENT CHARACTER} ? ✂"
+    patient = "\N{REPLACEMENT CHARACTER}" + "x" * 20_000
+    kept = rows_of(store, "series")[0]["patient_id"]
+    assert kept.endswith(hashlib.sha256(patient.encode()).hexdigest())

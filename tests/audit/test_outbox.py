@@ -1,0 +1,192 @@
+"""Each object owed is made once, and each destination gets it once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tfkt_node.audit.store import Store
+from tfkt_node.records import DeliveryState, ObjectKind
+
+from .making import LEASE_S, at, build, close, decide, fill, made
+from .rows import rows_of, told
+
+
+@pytest.fixture
+def decided(store: Store) -> Store:
+    """Give a store with one verdict, v1, that owes an SR to two destinations."""
+    fill(store, 2)
+    close(store, 30)
+    decide(store, 31, "v1", destinations=("pacs", "archive"))
+    return store
+
+
+def revise(store: Store, now_s: float, verdict_id: str) -> None:
+    """Let a late instance come, and its revision be decided."""
+    fill(store, 1, first=int(now_s), now_s=now_s)
+    close(store, now_s + 30)
+    decide(store, now_s + 31, verdict_id)
+
+
+def test_object_is_claimed_with_all_that_its_making_needs(decided: Store) -> None:
+    """P5: the report is made from the rows alone."""
+    owed = decided.claim_object("owner", at(40), LEASE_S)
+
+    assert owed is not None
+    record = owed.record
+    assert owed.kind is ObjectKind.SR
+    assert record == decided.report_record("v1")
+    assert (record.verdict_id, record.decided_at, record.revision_number) == ("v1", at(31), 1)
+    assert (record.patient_id, record.study_uid, record.series_uid) == ("patient", "1.2.8", "1.2.9")
+    assert record.attributes == b"attributes"
+    assert [one.sop_uid for one in record.evidence] == ["1.2.3.1", "1.2.3.2"]
+    assert record.predecessor is None
+    assert record.node_uid == decided.node_uid()
+
+
+def test_claimed_object_is_nobody_elses(decided: Store) -> None:
+    """P5: an object is made by one process."""
+    owed = decided.claim_object("one", at(40), LEASE_S)
+
+    assert owed is not None
+    assert decided.claim_object("two", at(41), LEASE_S) is None
+    assert not decided.object_built(owed.object_id, "two", made(1), Path("/o"), at(42))
+    assert not decided.object_failed(owed.object_id, "two", "no", at(42))
+    assert decided.object_built(owed.object_id, "one", made(1), Path("/o"), at(42))
+    assert not decided.object_built(owed.object_id, "one", made(1), Path("/o"), at(43))
+
+
+def test_delivery_waits_for_its_object(decided: Store) -> None:
+    """P5: nothing is sent before it is built."""
+    assert decided.claim_delivery("owner", "pacs", at(40), LEASE_S) is None
+
+    build(decided, 41)
+
+    delivery = decided.claim_delivery("owner", "pacs", at(42), LEASE_S)
+    assert delivery is not None
+    assert (delivery.destination, delivery.attempts) == ("pacs", 0)
+    assert (delivery.sop_instance_uid, delivery.path) == ("2.25.1", Path("/o"))
+    assert decided.claim_delivery("other", "pacs", at(43), LEASE_S) is None
+    assert decided.claim_delivery("other", "archive", at(43), LEASE_S) is not None
+
+
+def test_sent_delivery_is_never_claimed_again(decided: Store) -> None:
+    """P5: a destination gets one copy, and the audit keeps what it answered."""
+    build(decided, 41)
+    delivery = decided.claim_delivery("owner", "pacs", at(42), LEASE_S)
+    assert delivery is not None
+
+    assert decided.delivery_sent(delivery.delivery_id, "owner", 0xB000, "coerced", at(43))
+
+    assert not decided.delivery_sent(delivery.delivery_id, "owner", 0, "", at(44))
+    assert decided.claim_delivery("owner", "pacs", at(9999), LEASE_S) is None
+    row = rows_of(decided, "deliveries")[0]
+    assert (row["state"], row["status"], row["comment"]) == ("SENT", 0xB000, "coerced")
+    assert (row["sent_at"], row["attempts"]) == (at(43), 1)
+    assert told(decided)[-1][:3] == ("DELIVERY_SENT", "delivery:1", {"status": 0xB000})
+
+
+def test_failed_attempt_waits_for_its_time(decided: Store) -> None:
+    """P5: a delivery that failed is due again later, and says why."""
+    build(decided, 41)
+    first = decided.claim_delivery("owner", "pacs", at(42), LEASE_S)
+    assert first is not None
+
+    assert decided.delivery_retry(first.delivery_id, "owner", "no answer", at(60), at(43))
+
+    assert decided.claim_delivery("owner", "pacs", at(59), LEASE_S) is None
+    (row,) = decided.delivery_rows(destination="pacs")
+    assert (row.state, row.attempts, row.last_error) == ("PENDING", 1, "no answer")
+    assert row.next_attempt_at == at(60)
+    second = decided.claim_delivery("owner", "pacs", at(60), LEASE_S)
+    assert second is not None
+    assert second.attempts == 1
+
+
+def test_dead_delivery_comes_back_by_command(decided: Store) -> None:
+    """P9: what was given up is tried again by an operator with a name and a reason."""
+    build(decided, 41)
+    for name in ("pacs", "archive"):
+        delivery = decided.claim_delivery("owner", name, at(42), LEASE_S)
+        assert delivery is not None
+        assert decided.delivery_dead(delivery.delivery_id, "owner", "refused; cure: …", at(43))
+    assert decided.claim_delivery("owner", "pacs", at(9999), LEASE_S) is None
+    assert told(decided)[-1][0] == "DELIVERY_DEAD"
+
+    assert decided.retry_deliveries("pacs", "operator", "PACS was down", at(50)) == 1
+
+    assert [row.state for row in decided.delivery_rows()] == ["PENDING", "DEAD"]
+    assert told(decided)[-1] == (
+        "DELIVERY_RETRIED",
+        "delivery:1",
+        {"reason": "PACS was down"},
+        "operator",
+    )
+    again = decided.claim_delivery("owner", "pacs", at(50), LEASE_S)
+    assert again is not None
+    assert again.attempts == 0
+    assert decided.retry_deliveries(2, "operator", "and this", at(51)) == 1
+    assert decided.retry_deliveries(None, "operator", "all", at(52)) == 0
+
+
+def test_failed_object_comes_back_by_command(decided: Store) -> None:
+    """P5: a report that could not be built is never lost, and its deliveries wait for it."""
+    owed = decided.claim_object("owner", at(40), LEASE_S)
+    assert owed is not None
+
+    assert decided.object_failed(owed.object_id, "owner", "no space", at(41))
+
+    assert decided.claim_object("owner", at(9999), LEASE_S) is None
+    assert rows_of(decided, "objects")[0]["error"] == "no space"
+    assert {row.state for row in decided.delivery_rows()} == {DeliveryState.PENDING}
+    assert decided.retry_deliveries("elsewhere", "operator", "typo", at(50)) == 0
+    assert decided.retry_deliveries("archive", "operator", "disk was full", at(50)) == 1
+    assert told(decided)[-1][:2] == ("OBJECT_RETRIED", "object:1")
+    build(decided, 51)
+
+
+def test_report_names_the_newest_earlier_one_that_was_built(decided: Store) -> None:
+    """P5: the report of revision n + 1 supersedes that of revision n."""
+    build(decided, 40)
+
+    revise(decided, 100, "v2")
+    second = build(decided, 140)
+    revise(decided, 200, "v3")
+
+    assert second.record.predecessor == ("2.25.1", "2.25.7")
+    assert decided.report_record("v3").predecessor == ("2.25.2", "2.25.7")
+
+
+def test_reports_of_a_series_are_made_in_order(decided: Store) -> None:
+    """P5: a later report waits while an earlier one is owed, even by a process that is dead."""
+    revise(decided, 100, "v2")
+
+    first = decided.claim_object("dead", at(140), LEASE_S)
+
+    assert first is not None
+    assert first.record.verdict_id == "v1"
+    assert decided.claim_object("owner", at(141), LEASE_S) is None
+    decided.release_expired_leases(at(300))
+    assert [build(decided, now).record.verdict_id for now in (301, 302)] == ["v1", "v2"]
+
+
+def test_failed_report_is_not_waited_for_and_a_rebuild_stays_the_same(decided: Store) -> None:
+    """P5: a later report does not wait for a FAILED one, and never changes its predecessor."""
+    revise(decided, 100, "v2")
+    first = decided.claim_object("owner", at(140), LEASE_S)
+    assert first is not None
+    decided.object_failed(first.object_id, "owner", "broken", at(140))
+    second = build(decided, 141)
+
+    decided.retry_deliveries(None, "operator", "mended", at(150))
+    build(decided, 151)
+
+    assert second.record.predecessor is None
+    assert decided.report_record("v2") == second.record
+
+
+def test_unknown_verdict_is_said(store: Store) -> None:
+    """A report of a verdict that is not there is an error, never an empty one."""
+    with pytest.raises(LookupError):
+        store.report_record("none")
