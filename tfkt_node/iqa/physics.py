@@ -50,7 +50,7 @@ def noise_hu(
 
     Level: mode of the standard deviations in windows of about 6 mm that lie in soft tissue, HU.
     Coarseness: median over these windows of the SD of 4 x 4 pixel means over the SD of pixels, 0 to
-    1; 0.25 for white noise, higher for smooth kernels, iterative reconstruction and anatomy.
+    1; about 0.2 for white noise, higher for smooth kernels, iterative reconstruction and anatomy.
     Both None under 2,000 pixels of soft tissue.
     Lower noise is less noise, not better: smoothing lowers it too. The mode keeps out vessels and
     edges; texture of organs adds to values under about 8 HU.
