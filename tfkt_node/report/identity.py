@@ -120,7 +120,8 @@ class _Stored(NamedTuple):
 def _split(attributes: bytes) -> dict[int, _Stored]:
     """Cut an encoded data set into its elements without reading any value (PS3.5 7.1.2).
 
-    pydicom is not asked: it decodes character sets on the way and warns with the values.
+    Sequences have a defined length, as reception writes them. pydicom is not asked: it decodes
+    character sets on the way and warns with the values.
     """
     found: dict[int, _Stored] = {}
     at = 0
