@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfkt_node.training.collection import Part
-from tfkt_node.training.dataset import Dataset, HalfArray, Row
+from tfkt_node.training.dataset import Dataset, HalfArray
 from tfkt_node.training.label import SIGMA_AT_4, U_RANGE
 from tfkt_node.training.measures import Float64Array
 
@@ -19,11 +19,6 @@ def noise_formula(noise_hu: Float64Array) -> Float64Array:
     """
     u = 4 - 2 * np.log2(np.clip(noise_hu, 0.1, None) / SIGMA_AT_4)
     return np.asarray(np.clip(np.where(np.isnan(u), sum(U_RANGE) / 2, u), *U_RANGE), np.float64)
-
-
-def noise_formula_of_rows(rows: list[Row]) -> Float64Array:
-    """Apply the formula to the noise measured on each version."""
-    return noise_formula(np.array([row.measured_noise_hu for row in rows]))
 
 
 def ridge(dataset: Dataset) -> Float64Array:

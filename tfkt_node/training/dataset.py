@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from tfkt_node.training.collection import CleanSlice, Part, clean_slices, split
 from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.tissue import even_tissue, noise_hu
 from tfkt_node.training.track import Track
 from tfkt_node.training.versions import Version, versions
 
@@ -32,7 +31,7 @@ HalfArray = npt.NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of one version; u is the label, the noise is measured on the version itself.
+    """What is known of one version; u is the label.
 
     own, inserted, streaks, transfer: see `label.Known`. source_u: see `versions.Version`.
     """
@@ -52,7 +51,6 @@ class Row:
     transfer: tuple[float, ...]
     u: float
     source_u: float
-    measured_noise_hu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,6 @@ def row_of(clean: CleanSlice, part: Part, version: Version) -> Row:
         transfer=known.transfer,
         u=version.u,
         source_u=version.source_u,
-        measured_noise_hu=noise_hu(version.hu, even_tissue(version.hu)),
     )
 
 
@@ -149,21 +146,10 @@ _features: Callable[[npt.NDArray[np.float32]], HalfArray]
 
 def _open_features() -> None:
     """Load the frozen features once in a worker."""
-    import torch
-
-    from tfkt_node.iqa.network import NetworkConfig, build
-    from tfkt_node.training.imagenet import load_imagenet
-
-    torch.set_num_threads(1)
-    network = build(NetworkConfig())
-    load_imagenet(network.features)
-
-    def features(hu: npt.NDArray[np.float32]) -> HalfArray:
-        with torch.inference_mode():
-            return np.asarray(network.maps(torch.from_numpy(hu[None]))[0].half().numpy())
+    from tfkt_node.training.frozen import open_frozen_features
 
     global _features  # noqa: PLW0603  a worker of a pool has no other place
-    _features = features
+    _features = open_frozen_features()
 
 
 def _make(job: tuple[CleanSlice, Part, DataRecipe]) -> Made:

@@ -16,7 +16,7 @@ import numpy as np
 from tfkt_node.iqa.uncertainty import Calibration, score
 from tfkt_node.records import FloatArray
 from tfkt_node.training import real_images
-from tfkt_node.training.baselines import noise_formula, noise_formula_of_rows
+from tfkt_node.training.baselines import noise_formula
 from tfkt_node.training.collection import CleanSlice, Part
 from tfkt_node.training.dataset import Row, row_of
 from tfkt_node.training.measures import (
@@ -38,9 +38,13 @@ Quality = Callable[[FloatArray], Float64Array]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Rows of held-out patients with the model's u and its reported score, (n,) each."""
+    """Rows of held-out patients with the model's u and its reported score, (n,) each.
+
+    formula_u: what the noise formula makes of the noise measured on each version.
+    """
 
     rows: list[Row]
+    formula_u: Float64Array
     u: Float64Array
     scores: Float64Array
 
@@ -75,11 +79,14 @@ def held_out(
     """Simulate every version of the slices anew and put them to the model."""
     rows: list[Row] = []
     u: list[float] = []
+    noise: list[float] = []
     for clean in track(slices, len(slices), "Evaluating"):
         made = list(versions(clean, Part.TEST, recipe))
         rows += [row_of(clean, Part.TEST, version) for version in made]
+        noise += [noise_hu(version.hu, even_tissue(version.hu)) for version in made]
         u += quality(np.stack([version.hu for version in made])).tolist()
-    return HeldOut(rows, np.array(u), reported(u, calibration))
+    formula = noise_formula(np.array(noise))
+    return HeldOut(rows, formula, np.array(u), reported(u, calibration))
 
 
 def reported(u: Iterable[float], calibration: Calibration) -> Float64Array:
@@ -112,7 +119,7 @@ def by_kind(found: HeldOut) -> dict[str, tuple[Agreement, Agreement]]:
     Returns kind -> (model, noise formula).
     """
     truth = np.array([row.u for row in found.rows])
-    formula = noise_formula_of_rows(found.rows)
+    formula = found.formula_u
     kinds = np.array([row.kind for row in found.rows])
     table = {}
     for kind in ("all", *dict.fromkeys(kinds.tolist())):

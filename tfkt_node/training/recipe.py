@@ -28,8 +28,8 @@ class DataRecipe:
     test_patients: int = 13
     draws: int = 2
     doses: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8, 1 / 10, 1 / 16, 1 / 32)
-    thinned: tuple[tuple[int, float], ...] = ((240, 1.0), (180, 1.0), (144, 1 / 2), (120, 1 / 4))
-    smoothed: tuple[float, ...] = (1.0, 1 / 4, 1 / 8, 1 / 16)
+    thinned: tuple[tuple[int, float], ...] = ((180, 1.0), (144, 1 / 2), (120, 1 / 4))
+    smoothed: tuple[float, ...] = (1.0, 1 / 4, 1 / 8)
     held_out_smoother: str = "median"
 
 

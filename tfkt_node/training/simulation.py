@@ -15,7 +15,7 @@ import numpy as np
 
 from tfkt_node.records import FloatArray
 from tfkt_node.training.projector import ParallelBeam, parallel_beam
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, field_noise_hu, noise_hu
 
 WATER_PER_MM = 0.0193
 """Attenuation of water at about 70 keV, the mean energy of a 120 kVp beam (NIST XCOM)."""
@@ -50,8 +50,8 @@ class LowDose:
     """One slice ready to be taken again with fewer photons.
 
     hu: (size, size), HU, size even. own_noise_hu: the noise that full dose has in even soft
-    tissue; measured on the slice when None (a noise-free phantom must say it).
-    Raises ValueError for a slice that is not square or whose noise cannot be measured.
+    tissue, as `tissue.noise_hu` measures it; measured on the slice when None (a noise-free phantom
+    must say it). Raises ValueError for a slice that is not square or whose noise cannot be told.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class LowDose:
         self.own_noise_hu = noise_hu(self.hu, self.even) if own_noise_hu is None else own_noise_hu
         if not self.own_noise_hu > 0:
             raise ValueError("the slice's own noise cannot be measured; give own_noise_hu")
+        if self.even.sum() < MIN_EVEN_PIXELS:
+            raise ValueError("the slice shows too little even soft tissue to set the dose by")
         self._beam: ParallelBeam = parallel_beam(hu.shape[0])
         self._per_hu = WATER_PER_MM * pixel_mm / 1000
         density = np.clip(self.hu + 1000, 0, None)
@@ -128,8 +130,8 @@ class LowDose:
         """Find how many photons a ray in air must hold to give the slice's own noise."""
         unit = np.exp(self._lines / 2) * rng.standard_normal(self._lines.shape)
         field = self._reconstruct(unit.astype(np.float32))
-        where = self.even if self.even.any() else self.hu > -300
-        return float((np.std(field[where]) / self.own_noise_hu) ** 2)
+        # Measured as the slice's own noise is, so that both mean the same.
+        return (field_noise_hu(field, self.even) / self.own_noise_hu) ** 2
 
 
 def insert_noise(

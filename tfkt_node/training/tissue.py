@@ -47,6 +47,14 @@ def noise_hu(hu: FloatArray, even: BoolArray) -> float:
     hu, even: (rows, columns). NaN where `even` holds under MIN_EVEN_PIXELS. Anatomy adds a
     little: below about 8 HU the result is an upper bound.
     """
+    return field_noise_hu(np.clip(hu, -300, 500), even)
+
+
+def field_noise_hu(field: FloatArray, even: BoolArray) -> float:
+    """Measure a field of noise alone, without anatomy, exactly as `noise_hu` measures a slice.
+
+    About 12 % less than its SD in all: noise coarser than the box, and uneven, counts less.
+    """
     if int(even.sum()) < MIN_EVEN_PIXELS:
         return float("nan")
-    return float(np.quantile(local_sd(np.clip(hu, -300, 500))[even], _QUANTILE))
+    return float(np.quantile(local_sd(field)[even], _QUANTILE))

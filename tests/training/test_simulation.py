@@ -1,0 +1,111 @@
+"""Simulated dose obeys the law of dose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+
+from tfkt_node.training.simulation import Kernel, LowDose, insert_noise
+from tfkt_node.training.tissue import field_noise_hu, noise_hu
+
+SIZE = 256
+PIXEL_MM = 1.4
+
+
+def body(noise: float = 10.0, seed: int = 3) -> np.ndarray:
+    """An ellipse of soft tissue with a spine and air around, 320 mm wide, with coarse noise."""
+    rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE / 2
+    hu = np.where((rows / 80) ** 2 + (columns / 115) ** 2 < 1, 50.0, -1000.0)
+    hu[(rows - 45) ** 2 + columns**2 < 12**2] = 600.0
+    grain = ndi.gaussian_filter(np.random.default_rng(seed).standard_normal(hu.shape), 0.7)
+    inside = hu > -500
+    return (hu + inside * grain * noise / grain.std()).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=list(Kernel))
+def slice_(request):
+    return LowDose(body(), pixel_mm=PIXEL_MM, kernel=request.param)
+
+
+@pytest.mark.parametrize("dose", [1 / 2, 1 / 10])
+def test_inserted_noise_follows_the_dose(slice_, dose):
+    """What is added has the slice's own SD times sqrt((1 - f) / f), within 5 %, and no bias."""
+    fields = [slice_.inserted(dose, np.random.default_rng(seed)) for seed in range(2)]
+    added = np.mean([field_noise_hu(field, slice_.even) for field in fields])
+
+    expected = slice_.own_noise_hu * np.sqrt((1 - dose) / dose)
+    assert added == pytest.approx(expected, rel=0.05)
+    assert abs(np.stack(fields)[:, slice_.even].mean()) < 1
+
+
+def test_noise_of_a_tenth_is_what_a_scan_at_a_tenth_would_have(slice_):
+    """Own and inserted noise together: SD of the full dose times sqrt(10), within 7 %."""
+    low = slice_.hu + slice_.inserted(1 / 10, np.random.default_rng(1))
+
+    ratio = noise_hu(low, slice_.even) / noise_hu(slice_.hu, slice_.even)
+    assert ratio == pytest.approx(np.sqrt(10), rel=0.07)
+
+
+def test_same_seed_same_slice():
+    """Simulation can be repeated bit for bit; another seed gives other noise."""
+    hu = body()
+
+    first, again, other = (
+        insert_noise(hu, 0.25, np.random.default_rng(seed), pixel_mm=PIXEL_MM) for seed in (1, 1, 2)
+    )
+
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_full_dose_changes_nothing():
+    """Dose 1 returns the slice as it is."""
+    hu = body()
+
+    assert np.array_equal(insert_noise(hu, 1.0, np.random.default_rng(0)), hu)
+
+
+def test_sharp_kernels_have_finer_noise():
+    """The same noise, reconstructed sharper, has more of its power at fine structures."""
+    shares = []
+    for kernel in Kernel:
+        base = LowDose(body(), pixel_mm=PIXEL_MM, kernel=kernel)
+        field = base.inserted(0.25, np.random.default_rng(0))
+        shares.append(ndi.gaussian_filter(field, 1.5)[base.even].std() / field[base.even].std())
+
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_fewer_views_make_streaks_not_more_noise(slice_):
+    """Streaks grow as views are left out; the noise of a dose is the same at any views."""
+    few, many = (slice_.thinned(v, 1 / 4, np.random.default_rng(2)) for v in (60, 240))
+
+    even = slice_.even
+    assert few.streaks[even].std() > 2 * many.streaks[even].std()
+    assert few.noise[even].std() == pytest.approx(many.noise[even].std(), rel=0.15)
+
+
+def test_noise_free_phantom_needs_its_noise_told():
+    """A phantom has no noise of its own: the full dose's is given, and is what a scan shows."""
+    phantom = body(noise=0)
+    with pytest.raises(ValueError, match="own_noise_hu"):
+        LowDose(np.full((SIZE, SIZE), 50, np.float32))
+
+    base = LowDose(phantom, pixel_mm=PIXEL_MM, own_noise_hu=12.0)
+    scan = base.scan_noise(1.0, np.random.default_rng(0))
+
+    assert field_noise_hu(scan, base.even) == pytest.approx(12, rel=0.05)
+
+
+@pytest.mark.parametrize("dose", [0, -0.1, 1.5, float("nan")])
+def test_impossible_doses_are_refused(slice_, dose):
+    """A dose fraction lies in (0, 1]."""
+    with pytest.raises(ValueError, match="dose fraction"):
+        slice_.inserted(dose, np.random.default_rng(0))
+
+
+def test_slices_that_are_not_square_are_refused():
+    """The projector needs a square slice."""
+    with pytest.raises(ValueError, match="square"):
+        LowDose(np.zeros((256, 200), np.float32))
