@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from tests.slices.ct_images import ct, enhanced
+from tfkt_node.assess import Assessor, failed, most_telling
+from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.iqa.physics import noise_hu
+from tfkt_node.iqa.scope import find_body
+from tfkt_node.iqa.uncertainty import Calibration, Float64Array
+from tfkt_node.records import (
+    CT_IMAGE,
+    Assessment,
+    Confidence,
+    FloatArray,
+    InstanceRef,
+    InstanceState,
+    Outcome,
+    Population,
+    Reason,
+    Verdict,
+)
+from tfkt_node.settings import Settings
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+
+class NoiseEngine:
+    """Scores by measured noise: 4 at 10 HU, a point less for each factor sqrt(2)."""
+
+    name, precision = "noise", "f64"
+
+    def __init__(self) -> None:
+        self.largest_chunk = 0
+
+    def quality(self, slices: FloatArray) -> Float64Array:
+        self.largest_chunk = max(self.largest_chunk, len(slices))
+        assert slices.shape[1:] == (512, 512)
+        assert slices.dtype == np.float32
+        noise = [noise_hu(hu, find_body(hu), (0.7, 0.7))[0] or 10.0 for hu in slices]
+        return 4 - 2 * np.log2(np.array(noise) / 10)
+
+
+@pytest.fixture
+def engine() -> NoiseEngine:
+    return NoiseEngine()
+
+
+@pytest.fixture
+def assess(engine: NoiseEngine) -> Callable[..., Assessment]:
+    calibration = Calibration(slope=1.0, shift=0.0, below=0.5, above=0.5, coverage=0.9)
+    bundle = SimpleNamespace(name="noise", version="1", digest="0" * 64, calibration=calibration)
+    assessor = Assessor(Settings(), cast(Bundle, bundle), engine)
+
+    def run(instances: Sequence[InstanceRef], age: str = "060Y") -> Assessment:
+        return assessor.assess(instances, attributes(PatientAge=age))
+
+    return run
+
+
+def attributes(**values: str) -> bytes:
+    ds, buffer = Dataset(), DicomBytesIO()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, ds)
+    return buffer.getvalue()
+
+
+def ref(path: Path, sop_class: str = CT_IMAGE) -> InstanceRef:
+    digest = hashlib.sha256(str(path).encode()).hexdigest()
+    return InstanceRef(path, digest, sop_class, f"1.{int(digest[:8], 16)}")
+
+
+def person(noise: float = 12.0, seed: int = 1) -> np.ndarray:
+    """Stored values (signed, HU) of fat around muscle in air, with noise."""
+    y, x = np.mgrid[:512, :512] - 255.5
+    distance = np.hypot(y, x) * 0.7
+    hu = np.select([distance < 100, distance < 130], [50.0, -100.0], -1000.0)
+    hu += np.random.default_rng(seed).normal(0, noise, hu.shape)
+    return hu.round().astype(np.int16)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., InstanceRef]:
+    def write_one(ds: Dataset, name: str) -> InstanceRef:
+        path = tmp_path / name
+        ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+        return ref(path, str(ds.SOPClassUID))
+
+    return write_one
+
+
+@pytest.fixture
+def series(write: Callable[..., InstanceRef]) -> Callable[..., list[InstanceRef]]:
+    """A series of people, 5 mm apart: `series(count, noise=…, **attributes)`."""
+
+    def make(
+        count: int, *, noise: float = 12.0, name: str = "a", first: int = 0, **other: Any
+    ) -> list[InstanceRef]:
+        refs = []
+        for number in range(first, first + count):
+            ds = ct(person(noise, number), InstanceNumber=number + 1, **other)
+            ds.ImagePositionPatient = [0, 0, 5 * number]
+            refs.append(write(ds, f"{name}{number}.dcm"))
+        return refs
+
+    return make
+
+
+# --------------------------------------------------------------------------- made series
+
+
+def test_quiet_series_is_diagnostic_and_sure(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """Five slices of little noise: one stack, a verdict, every instance SCORED."""
+    found = assess(series(5))
+
+    assert (found.outcome, found.verdict, found.flagged) == (
+        Outcome.ASSESSED,
+        Verdict.DIAGNOSTIC,
+        False,
+    )
+    assert (found.confidence, found.confidence_reasons) == (Confidence.CONFIDENT, ())
+    assert {InstanceState.SCORED} == {one.state for one in found.instances}
+    assert found.deciding_stack == 0
+    assert found.score == found.stacks[0].score
+    assert found.stacks[0].physics["noise_hu"] == pytest.approx(12, rel=0.1)
+
+
+def test_noisy_acquisition_decides_over_the_quiet_one(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """The worst populated stack gives the verdict, and the flag follows."""
+    quiet = series(5, name="quiet", AcquisitionNumber=1)
+    noisy = series(5, name="noisy", AcquisitionNumber=2, noise=60.0)
+
+    found = assess([*quiet, *noisy])
+
+    assert found.deciding_stack is not None
+    assert found.stacks[found.deciding_stack].acquisition == "2"
+    assert (found.verdict, found.flagged) == (Verdict.NON_DIAGNOSTIC, True)
+
+
+def test_order_of_the_list_changes_nothing(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """The same instances give the same verdict, slices in the same order (P12)."""
+    refs = series(6)
+    shuffled = random.Random(2).sample(refs, len(refs))
+
+    one, other = assess(refs), assess(shuffled)
+
+    assert one.stacks == other.stacks
+    assert one.score == other.score
+
+
+def test_missing_slice_and_unknown_age_lower_the_confidence(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """A hole in the stack, and no age, are said beside the verdict."""
+    refs = series(8)
+
+    found = assess(refs[:3] + refs[4:], age="")
+
+    assert found.confidence is Confidence.LOW_CONFIDENCE
+    assert found.confidence_reasons == (Reason.COVERAGE, Reason.AGE_UNKNOWN)
+    assert found.criteria.population is Population.ADULT
+
+
+def test_child_is_judged_by_the_criteria_of_children(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """The age comes from the attributes of the series."""
+    assert assess(series(5), age="006M").criteria.population is Population.CHILD
+
+
+def test_each_instance_ends_with_its_own_reason_and_the_rest_is_scored(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+    tmp_path: Path,
+) -> None:
+    """Broken, foreign, missing and out-of-scope instances are said, and the image moves on (P6)."""
+    (tmp_path / "broken.dcm").write_bytes(b"no DICOM")
+    short = ct(person())
+    short.PixelData = short.PixelData[:1000]
+    odd = {
+        ref(tmp_path / "broken.dcm"): Reason.UNREADABLE,
+        ref(tmp_path / "gone.dcm"): Reason.FILE_MISSING,
+        ref(tmp_path / "mr.dcm", MR_IMAGE): Reason.NOT_CT,
+        write(ct(person(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer"): (
+            Reason.LOCALIZER
+        ),
+        write(ct(np.full((512, 512), -1000, np.int16)), "air"): Reason.NO_BODY,
+        write(short, "short"): Reason.UNDECODABLE,
+        write(ct(person(), PixelData=None), "header"): Reason.NO_PIXELS,
+        write(ct(person(), RescaleSlope=None), "slope"): Reason.NO_RESCALE,
+    }
+
+    found = assess([*series(5), *odd])
+
+    assert found.outcome is Outcome.ASSESSED
+    outcomes = {one.digest: one.reason for one in found.instances}
+    assert {one.digest: reason for one, reason in odd.items()} == {
+        one.digest: outcomes[one.digest] for one in odd
+    }
+    details = {one.reason: one.detail for one in found.instances}
+    assert details[Reason.UNDECODABLE] == "pixel data of 1000 bytes where the attributes say 524288"
+
+
+def test_no_detail_holds_an_identifier(
+    assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
+) -> None:
+    """What strangers wrote into a header is never repeated (P10)."""
+    ds = ct(person(), PatientName="MARKER^NAME", PatientID="MARKER-ID")
+    ds.Rows = 4096
+    ds.file_meta.TransferSyntaxUID = "1.2.840.113619.5.2"
+    found = assess([write(ds, "MARKER.dcm")])
+
+    assert found.reason is Reason.UNDECODABLE
+    assert "MARKER" not in found.detail + found.instances[0].detail
+    assert not re.search(r"\d+\.\d+\.\d+", found.detail + found.instances[0].detail)
+
+
+def test_revision_of_localizers_is_not_assessed_for_that_reason(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """Nothing in scope: no verdict, no score, no flag, and the most frequent reason."""
+    localizers = series(3, name="l", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    projection = series(1, name="m", ImageType=["DERIVED", "SECONDARY", "MIP"])
+
+    found = assess([*projection, *localizers])
+
+    assert (found.outcome, found.reason) == (Outcome.NOT_ASSESSED, Reason.LOCALIZER)
+    assert (found.verdict, found.score, found.flagged) == (None, None, False)
+    assert found.confidence is found.interval is found.deciding_stack is None
+
+
+def test_ties_between_reasons_go_to_the_first_in_the_enum() -> None:
+    """The order is stated, so that the reason is the same each time."""
+    assert most_telling([Reason.NO_BODY, Reason.LOCALIZER]) is Reason.LOCALIZER
+    assert most_telling([Reason.LOCALIZER, Reason.NO_BODY, Reason.NO_BODY]) is Reason.NO_BODY
+    assert most_telling([]) is Reason.NO_PIXELS
+
+
+def test_frames_of_one_object_are_slices_and_one_instance(
+    assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
+) -> None:
+    """An enhanced object is one stack of frames, and SCORED once any frame is."""
+    frames = np.stack([person(seed=number) for number in range(5)] + [person() * 0 - 1000])
+    ds = enhanced(frames, [(1, 0)] * 6, [0, 5, 10, 15, 20, 25])
+
+    found = assess([write(ds, "enhanced")])
+
+    [stack] = found.stacks
+    assert [1, 2, 3, 4, 5, 6] == [one.frame for one in stack.slices]
+    assert (stack.in_scope, stack.out_of_scope) == (5, 1)
+    assert [InstanceState.SCORED] == [one.state for one in found.instances]
+
+
+def test_slices_go_to_the_engine_in_bounded_chunks(
+    assess: Callable[..., Assessment],
+    engine: NoiseEngine,
+    write: Callable[..., InstanceRef],
+) -> None:
+    """Memory does not grow with the series."""
+    one = write(ct(person()), "one")
+    again = [InstanceRef(one.path, f"{number}", CT_IMAGE, f"1.{number}") for number in range(40)]
+
+    found = assess(again)
+
+    assert (found.stacks[0].in_scope, engine.largest_chunk) == (40, 32)
+
+
+def test_other_matrices_reach_the_engine_on_its_grid(
+    assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
+) -> None:
+    """256 and 768 are in scope, with rows and columns kept for the audit."""
+    small = write(ct(person()[128:384, 128:384], InstanceNumber=1), "small")
+    large = write(ct(np.pad(person(), 128, constant_values=-1000), InstanceNumber=2), "large")
+
+    found = assess([small, large])
+
+    assert [(256, 1), (768, 1)] == [(one.rows, one.in_scope) for one in found.stacks]
+
+
+def test_failed_revision_keeps_its_criteria_and_its_reason() -> None:
+    """FAILED is an outcome like the others, made without pixels (P4)."""
+    refs = [ref(Path("a.dcm")), ref(Path("b.dcm"))]
+
+    found = failed(
+        Settings(), refs, attributes(PatientAge="004Y"), Reason.SCORER_TIMEOUT, "15 minutes"
+    )
+
+    assert (found.outcome, found.reason) == (Outcome.FAILED, Reason.SCORER_TIMEOUT)
+    assert (found.verdict, found.bundle, found.stacks) == (None, None, ())
+    assert found.criteria.population is Population.CHILD
+    assert [Reason.SCORER_TIMEOUT] * 2 == [one.reason for one in found.instances]
+
+
+# --------------------------------------------------------------------------- real series
+
+
+@pytest.mark.station
+def test_real_chest_is_assessed_in_three_stacks(
+    assess: Callable[..., Assessment], shared_data: Path
+) -> None:
+    """RIDER: all 64 slices scored; measured noise is that of its index."""
+    files = sorted((shared_data / "series" / "RIDER-Pilot-0109").glob("*.dcm"))
+
+    found = assess([ref(file) for file in files])
+
+    assert found.outcome is Outcome.ASSESSED
+    assert found.confidence_reasons == ()
+    assert [47, 10, 7] == [stack.in_scope for stack in found.stacks]
+    assert {InstanceState.SCORED} == {one.state for one in found.instances}
+    assert found.stacks[0].physics["noise_hu"] == pytest.approx(11.5, rel=0.1)
+    assert found.stacks[0].physics["water_equivalent_diameter_mm"] == pytest.approx(281, abs=10)
+
+
+@pytest.mark.station
+def test_reformats_are_stacks_out_of_scope(
+    assess: Callable[..., Assessment], shared_data: Path
+) -> None:
+    """SBU: the axial images are scored, coronal and sagittal ones are NOT_AXIAL."""
+    files = sorted((shared_data / "series" / "SBU-A046441-reformats").rglob("*.dcm"))
+
+    found = assess([ref(file) for file in files])
+
+    reasons = Counter(one.reason for stack in found.stacks for one in stack.slices)
+    assert {None: 2, Reason.NOT_AXIAL: 4} == reasons
+    assert Reason.TOO_FEW_SLICES in found.confidence_reasons
+
+
+@pytest.mark.station
+def test_head_study_is_not_assessed(assess: Callable[..., Assessment], shared_data: Path) -> None:
+    """Localizer, dose screen and two head scans: nothing in scope, and HEAD is why."""
+    folder = shared_data / "series" / "dcm_qa_ct-PLASTIC-head-phantom"
+    files = sorted(file for file in folder.rglob("I*") if file.is_file())
+
+    found = assess([ref(file) for file in files])
+
+    assert (found.outcome, found.reason) == (Outcome.NOT_ASSESSED, Reason.HEAD)
+    assert {Reason.HEAD: 14, Reason.LOCALIZER: 1, Reason.DERIVED_SECONDARY: 1} == Counter(
+        one.reason for one in found.instances
+    )
