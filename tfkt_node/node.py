@@ -228,7 +228,8 @@ class Node:
                 claimed.instances, claimed.attributes, self._lease_keeper(claimed)
             )
         except _Stopping:
-            return False  # the lease runs out and the revision is taken up again
+            self.store.give_back_revision(claimed.revision_id, self.owner)
+            return False
         except ScoringFailed as failure:
             if claimed.attempts + 1 < ATTEMPTS:
                 retry_at = now() + timedelta(seconds=scoring.retry_delay_s)
