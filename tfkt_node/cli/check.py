@@ -63,23 +63,23 @@ def _print(finding: Finding) -> None:
 def run_checks(settings: Settings) -> Iterator[Finding]:
     """Yield a finding for each thing the settings name, as soon as it is known."""
     yield _guarded("spool", lambda: check_spool(settings))
-    yield _guarded("database", lambda: check_database(settings))
+    yield _guarded("database", lambda: check_database(settings), "see storage.database")
     yield _guarded("bundle", lambda: check_bundle(settings))
     yield _guarded("port", lambda: check_port(settings))
     for peer in settings.destinations:
-        yield _guarded(peer.name, partial(check_destination, settings, peer))
+        yield _guarded(peer.name, partial(check_destination, settings, peer), _PEER_CURE)
     if not settings.destinations:
         yield Finding("destinations", True, "none: reports stay in the spool")
 
 
-def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
-    """Turn an error of the node into a finding; its sentence names the cure."""
+def _guarded(name: str, look: Callable[[], Finding], cure: str = "") -> Finding:
+    """Turn an error of the node into a finding. cure: where the error names none."""
     try:
         return look()
     except Permanent as error:
         return Finding(name, False, str(error), error.cure)
     except NodeError as error:
-        return Finding(name, False, str(error))
+        return Finding(name, False, str(error), cure)
 
 
 def check_spool(settings: Settings) -> Finding:
@@ -163,6 +163,7 @@ def check_port(settings: Settings) -> Finding:
     return Finding("port", True, f"{said} is free")
 
 
+_PEER_CURE = "start it, or correct its host, port and ae_title under [[peers]]"
 _HOST_CURE = "set reception.host to an address of this machine, or to 0.0.0.0"
 
 

@@ -96,7 +96,10 @@ def retry(
     with open_store(context) as store:
         which: int | str | None = delivery_id if delivery_id is not None else destination or None
         count = store.retry_deliveries(which, actor, reason.strip(), datetime.now(UTC))
-    typer.echo(f"{counted(count, 'delivery or object', 'deliveries and objects')} to try again")
+    if count:
+        typer.echo(f"{counted(count, 'delivery or object', 'deliveries and objects')} to try again")
+    else:
+        typer.echo("nothing to try again: none of these was given up")
 
 
 def _refuse_unknown(context: typer.Context, destination: str) -> None:

@@ -117,13 +117,13 @@ def _draw_group(
 def _draw_thresholds(axes: Axes, panel: Panel) -> None:
     criteria = panel.assessment.criteria
     for value, name, style in (
-        (criteria.diagnostic_from, "DIAGNOSTIC from", "--"),
-        (criteria.limited_from, "LIMITED from", ":"),
+        (criteria.diagnostic_from, "DIAGNOSTIC", "--"),
+        (criteria.limited_from, "LIMITED", ":"),
     ):
         axes.axhline(value, color=GREY, linestyle=style, linewidth=1.2, zorder=0)
         axes.annotate(
-            f"{name} {value:g}", (1.0, value), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color=GREY,
+            f"{name}\nfrom {value:g}", (1.01, value), xycoords=("axes fraction", "data"),
+            va="center", fontsize=8, color=GREY,
         )  # fmt: skip
 
 

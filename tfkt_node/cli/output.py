@@ -83,6 +83,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         title_justify="left",
         box=box.SIMPLE_HEAD if columns else None,
         show_header=bool(columns),
+        show_edge=False,
     )
     for name in columns:
         table.add_column(

@@ -175,12 +175,16 @@ def show(
     print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
     for name, columns in SHOWN.items():
         if detail[name]:
-            rows = [[_cell(row[column]) for column in columns] for row in detail[name]]
-            print_table(name.capitalize(), [_words(column) for column in columns], rows)
+            told = [
+                key for key in columns if any(_cell(row[key]) != NOTHING for row in detail[name])
+            ]
+            rows = [[_cell(row[key]) for key in told] for row in detail[name]]
+            print_table(f"\n{name.capitalize()}", [_words(key) for key in told], rows)
 
 
 def _words(key: str) -> str:
-    return key.removesuffix("_at").replace("_", " ")
+    words = key.removesuffix("_at").replace("_", " ")
+    return f"{words} (UTC)" if key == "at" or key.endswith("_at") else words
 
 
 def _cell(value: object) -> str:
