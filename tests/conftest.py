@@ -82,7 +82,10 @@ def postgresql(require_tool: Callable[[str], str]) -> Iterator[Callable[..., str
         yield database
 
 
-BOTH_DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)]
+BOTH_DATABASES = [
+    pytest.param("sqlite", marks=pytest.mark.station),
+    pytest.param("postgresql", marks=pytest.mark.peers),
+]
 
 
 @pytest.fixture(params=BOTH_DATABASES)

@@ -8,7 +8,7 @@ import pytest
 
 from tfkt_node import __version__
 from tfkt_node.audit.store import Store
-from tfkt_node.records import InstanceState, ObjectKind, Reason
+from tfkt_node.records import Assessment, InstanceState, ObjectKind, Reason
 
 from .making import (
     assessed,
@@ -25,11 +25,13 @@ from .making import (
 from .rows import rows_of, told
 
 
-def commit(store: Store, revision_id: int, owner: str, now_s: float, assessment: object) -> bool:
+def commit(
+    store: Store, revision_id: int, owner: str, now_s: float, assessment: Assessment
+) -> bool:
     return store.commit_assessment(
         revision_id,
         owner,
-        assessment,  # type: ignore[arg-type]
+        assessment,
         f"verdict at {now_s}",
         [ObjectKind.SR, ObjectKind.KOS],
         "",

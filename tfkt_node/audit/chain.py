@@ -138,10 +138,11 @@ def verify(store: Database, anchor: tuple[int, str] | None = None) -> ChainRepor
     """
     count, head = 0, GENESIS
     before: dict[str, int] = {}
-    with store.reading() as connection:
-        rows = connection.execution_options(yield_per=1000).execute(
-            sa.select(events).order_by(events.c.seq, events.c.hash)
-        )
+    in_order = sa.select(events).order_by(events.c.seq, events.c.hash)
+    with (
+        store.reading() as connection,
+        connection.execution_options(yield_per=1000).execute(in_order) as rows,
+    ):
         for row in rows:
             fault = _fault_of(row, count, head, before)
             if fault is None and anchor and row.seq == anchor[0] and row.hash != anchor[1]:

@@ -1,0 +1,183 @@
+"""Connections keep their promises, and errors of the driver end at the store's door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tfkt_node.audit.database import PRAGMAS, Database, file_system_of, open_engine
+from tfkt_node.audit.schema import associations
+from tfkt_node.audit.store import Store
+from tfkt_node.records import Misconfigured, Permanent, Retriable
+
+from .making import at, fill, header, instance
+from .rows import rows_of
+
+pytestmark = pytest.mark.station
+
+
+@pytest.fixture
+def database(tmp_path: Path, sqlite_template: Path) -> Database:
+    path = tmp_path / "audit.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    return Store(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "not a database URL"),
+        ("mysql://somewhere/audit", "not supported"),
+        ("sqlite://", "memory forgets"),
+        ("sqlite:///:memory:", "memory forgets"),
+        ("sqlite:////no/such/folder/audit.db", "does not exist"),
+    ],
+)
+def test_url_that_cannot_work_is_refused(url: str, words: str) -> None:
+    """A wrong setting is said at once, with what was expected."""
+    with pytest.raises(Misconfigured, match=words):
+        Store(url)
+
+
+def test_plain_postgresql_url_gets_the_driver() -> None:
+    """`postgresql://` is taken as the driver that is installed."""
+    engine = open_engine("postgresql://user@host/name")
+
+    assert engine.url.drivername == "postgresql+psycopg"
+    engine.dispose()
+
+
+def test_sqlite_keeps_what_it_is_told(database: Database) -> None:
+    """P1: every connection has WAL, full synchronisation, foreign keys and a timeout."""
+    with database.reading() as one, database.reading() as two:
+        for connection in (one, two):
+            got = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS}
+            assert got == PRAGMAS
+    database.close()
+
+
+def test_refused_pragma_is_said(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+    """P1: a database that does not keep a promise is refused, not used."""
+    monkeypatch.setitem(PRAGMAS, "synchronous", 7)
+
+    with pytest.raises(Misconfigured, match="synchronous"), database.reading():
+        pass
+
+    database.close()
+
+
+def test_sqlite_on_a_network_file_system_is_recognised(tmp_path: Path) -> None:
+    """P1: the file system of the longest mount point counts, with spaces in its name."""
+    spaced = tmp_path / "net share"
+    (spaced / "deep").mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    escaped = str(spaced).replace(" ", "\\040")
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {escaped} nfs4 rw 0 0\n")
+
+    assert file_system_of(spaced / "deep", mounts) == "nfs4"
+    assert file_system_of(tmp_path, mounts) == "ext4"
+    assert file_system_of(tmp_path, tmp_path / "none") == ""
+
+
+def test_sqlite_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: SQLite loses data on a network file system, so it is not tried."""
+    monkeypatch.setattr("tfkt_node.audit.database.file_system_of", lambda _: "nfs4")
+
+    with pytest.raises(Misconfigured, match="network file system"):
+        Store(f"sqlite:///{tmp_path / 'audit.db'}")
+
+
+def test_naive_datetime_is_refused(store: Store) -> None:
+    """A time without a zone never enters the audit."""
+    with pytest.raises(sa.exc.StatementError, match="without a zone"):
+        store.open_association("a", "SCANNER", "NODE", "", datetime(2026, 3, 29, 2, 30))  # noqa: DTZ001
+
+
+def test_times_come_back_in_utc_to_the_microsecond(store: Store) -> None:
+    """A time in any zone is the same instant when it is read."""
+    local = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=-9)))
+    store.open_association("a", "SCANNER", "NODE", "", local)
+
+    (row,) = rows_of(store, "associations")
+
+    assert row["opened_at"] == local
+    assert row["opened_at"].tzinfo is UTC
+
+
+def test_error_text_holds_no_value_of_a_row(store: Store) -> None:
+    """P10: what the database says of a row does not leave the store."""
+    values = {
+        "id": "SECRET",
+        "calling_ae": "a",
+        "called_ae": "b",
+        "address": "",
+        "opened_at": at(0),
+    }
+    with store.writing() as connection:
+        connection.execute(associations.insert().values(values))
+
+    with pytest.raises(Permanent) as caught, store.writing() as connection:
+        connection.execute(associations.insert().values(values))
+
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_transaction_is_all_or_nothing(store: Store) -> None:
+    """P5: what fails in the middle leaves nothing behind."""
+    with pytest.raises(ZeroDivisionError), store.writing() as connection:  # noqa: PT012
+        connection.execute(
+            associations.insert().values(
+                id="a", calling_ae="", called_ae="", address="", opened_at=at(0)
+            )
+        )
+        raise ZeroDivisionError
+
+    assert rows_of(store, "associations") == []
+
+
+def test_database_that_is_away_is_retriable(tmp_path: Path) -> None:
+    """P7: a database that cannot be reached is tried again, not a crash."""
+    store = Store(f"postgresql://user@/name?host={tmp_path}")
+
+    with pytest.raises(Retriable, match="away or busy"):
+        store.known_digests()
+
+    store.close()
+
+
+@pytest.mark.peers
+def test_connection_that_is_cut_costs_one_call_at_most(
+    postgresql: Callable[..., str], postgresql_template: str
+) -> None:
+    """P7: after a connection was cut the store works again by itself."""
+    store = Store(postgresql(template=postgresql_template))
+    fill(store, 1)
+    cut = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    )
+    with pytest.raises(Retriable), store.writing() as connection:
+        connection.exec_driver_sql(cut)
+
+    store.index_instance(instance(2), header(2), at(1))
+
+    assert len(store.known_digests()) == 2
+    store.close()
+
+
+def test_missing_tables_are_said_with_the_cure(tmp_path: Path) -> None:
+    """A database that was never made says which command makes it."""
+    store = Store(f"sqlite:///{tmp_path / 'empty.db'}")
+
+    with pytest.raises(Permanent) as caught:
+        store.known_digests()
+
+    assert "db upgrade" in caught.value.cure
+    store.close()
