@@ -169,6 +169,16 @@ def test_closed_shell_of_bone_under_the_skin_is_a_head() -> None:
     assert pixel_reason(find_body(skull(gap_share=0.5)), SPACING) is None
 
 
+def test_ring_of_ribs_around_lungs_is_no_head() -> None:
+    """An infant's ribs are level: a thick slice may show them all the way round."""
+    distance, hu = disc(60, 50)
+    hu[(distance > 48) & (distance < 54)] = 600
+    hu[distance < 44] = -750
+    hu[distance < 15] = 50
+
+    assert pixel_reason(find_body(hu), SPACING) is None
+
+
 def test_head_by_header_counts_where_the_size_agrees() -> None:
     """A face has no closed shell, but its header says it; a chest under BRAIN stays in."""
     face, chest = find_body(skull(gap_share=0.5)), find_body(person())

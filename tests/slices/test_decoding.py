@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate
 
 from tests.slices.ct_images import ct, enhanced
 from tfkt_node.records import FloatArray, Reason, SetAside
-from tfkt_node.slices.codecs import DECODERS, declared_size
+from tfkt_node.slices.codecs import DECODERS, declared_size, decode
 from tfkt_node.slices.decoding import decodable_syntaxes, decode_hu, raw_hu, read_dataset
 
 KNOWN_HU = {
@@ -227,6 +227,8 @@ def test_stream_of_another_size_is_refused_before_it_is_decoded() -> None:
     jpeg_lossless = b"\xff\xd8\xff\xc3\x00\x0b\x10\xff\xff\xff\xff\x01\x01\x11\x00"
     jpeg_2000 = b"\xff\x4f\xff\x51\x00\x2f\x00\x00" + b"\x00\x00\x10\x00" * 2 + bytes(8)
 
+    with pytest.raises(ValueError, match="another size"):
+        decode("1.2.840.10008.1.2.4.70", jpeg_lossless, rows=64, columns=64, bits_allocated=16)
     assert (65535, 65535) == declared_size(jpeg_lossless)
     assert (4096, 4096) == declared_size(jpeg_2000)
     assert declared_size(b"\xff\xd8\xff\xd9") is None
@@ -281,6 +283,17 @@ def test_rescale_of_each_frame_wins_over_a_shared_one() -> None:
     assert [-24, -524, 976] == hu
 
 
+def test_own_group_of_a_frame_wins_over_the_shared_one() -> None:
+    """A shared rescale holds for the frames without one of their own (PS3.3 C.7.6.16)."""
+    ds = enhanced(np.zeros((2, 1, 1), dtype=np.int16), [(1, -5), (1, -5)], [0, 5])
+    shared = ct().copy()
+    shared.RescaleIntercept = -7
+    ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [shared]
+    del ds.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence
+
+    assert [-5, -7] == [decode_hu(ds, frame).item() for frame in (1, 2)]
+
+
 def test_frame_without_any_rescale_is_not_scored() -> None:
     """A slope is never borrowed from another frame."""
     ds = enhanced(np.zeros((2, 1, 1), dtype=np.int16), [(1, 0), (1, 0)], [0, 5])
@@ -294,7 +307,7 @@ def test_frame_without_any_rescale_is_not_scored() -> None:
     ("padding", "limit", "expected"),
     [
         (-2000, None, [-1000, -1400, 40]),
-        (63536, None, [-1000, -1400, 40]),  # -2000 written as an unsigned number
+        (64136, None, [-1000, -1000, 40]),  # -1400 written as an unsigned number
         (-2000, -1400, [-1000, -1000, 40]),
         (-1400, -2000, [-1000, -1000, 40]),
         (40, None, [-1000, -1400, -1000]),

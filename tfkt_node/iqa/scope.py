@@ -47,10 +47,13 @@ LEAST_SPREAD_HU = 40.0
 HU apart; a water phantom has one value."""
 
 HEAD_SHELL_MM = 20.0
-HEAD_BONE_HU = 150.0
-HEAD_SHARE = 0.7
-"""Directions in which bone lies within 20 mm of the surface. Measured: body slices at most 0.42
-(thin chest), skulls 0.74 to 1."""
+HEAD_BONE_HU = 300.0
+HEAD_SHARE = 0.75
+"""Directions in which bone lies within 20 mm of the surface. Measured: skulls 0.79 to 1, bodies at
+most 0.37 (thin chest)."""
+LUNG_HU = (-900.0, -500.0)
+HEAD_LUNG_SHARE = 0.2
+"""An infant's ribs are level and may close the ring too, but around lungs; skulls: at most 0.17."""
 HEAD_DIAMETER_MM = (100.0, 240.0)
 HEAD_LARGEST_BY_HEADER_MM = 240.0
 
@@ -199,12 +202,13 @@ def _is_head(body: Body, spacing_mm: tuple[float, float]) -> bool:
     closed = ndimage.binary_closing(body.means > TISSUE_ABOVE_HU, np.ones((3, 3)))
     filled = _pieces(ndimage.binary_fill_holes(closed), least_share=1.0)
     cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
-    for mask in (_pieces(body.mask, least_share=1.0), filled):
-        if not low <= _diameter_mm(mask, body.block, spacing_mm) <= high:
-            continue
-        if _bone_share(body.means, mask, HEAD_SHELL_MM / cell_mm) >= HEAD_SHARE:
-            return True
-    return False
+    lung = (body.means > LUNG_HU[0]) & (body.means < LUNG_HU[1])
+    return any(
+        low <= _diameter_mm(mask, body.block, spacing_mm) <= high
+        and lung[mask].mean() <= HEAD_LUNG_SHARE
+        and _bone_share(body.means, mask, HEAD_SHELL_MM / cell_mm) >= HEAD_SHARE
+        for mask in (_pieces(body.mask, least_share=1.0), filled)
+    )
 
 
 def _bone_share(means: FloatArray, mask: BoolArray, shell_cells: float) -> float:

@@ -41,7 +41,7 @@ OUTSIDE_BELOW_HU = -1500.0
 
 REACH_HU = (-900.0, 200.0)
 """Stored values that cannot reach from air to soft tissue are not Hounsfield units, whatever the
-rescale says: 8-bit screens, counts without intercept, slopes of 1e-300."""
+rescale says: 8-bit screens, counts without intercept, slopes that are negative, zero or 1e-300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ def _name(syntax: str) -> str:
 def _rescaled(ds: Dataset, frame: int | None, layout: _Layout, stored: IntArray) -> FloatArray:
     slope, intercept = _rescale(ds, frame)
     reach = [value * slope + intercept for value in layout.span]
-    if slope <= 0 or reach[0] > REACH_HU[0] or reach[1] < REACH_HU[1]:
+    if reach[0] > REACH_HU[0] or reach[1] < REACH_HU[1]:
         raise SetAside(Reason.NO_RESCALE, "the rescaled values cannot hold Hounsfield units")
     return (stored * slope + intercept).astype(np.float32)
 
