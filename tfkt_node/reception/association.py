@@ -125,6 +125,7 @@ class StorageSCP:
             block=False,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._limit_silence),
+                (evt.EVT_CONN_CLOSE, self._forget_probe),
                 (evt.EVT_REQUESTED, self._check_door),
                 (evt.EVT_ESTABLISHED, self._open),
                 (evt.EVT_C_ECHO, lambda _: SUCCESS),
@@ -179,6 +180,16 @@ class StorageSCP:
     def _limit_silence(self, event: Any) -> None:
         """Bound the wait inside a PDU: without it a stalled peer holds its place for ever."""
         event.assoc.dul.socket.socket.settimeout(self._settings.socket_timeout_s)
+
+    @staticmethod
+    def _forget_probe(event: Any) -> None:
+        """Let go of a connection that closed before it asked for an association.
+
+        The library would hold its thread, and its place among maximum_associations, until the ACSE
+        timeout: a load balancer's probes would shut the modalities out.
+        """
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)  # what it takes for that timeout
 
     # ------------------------------------------------------------------ associations
 

@@ -12,14 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from tfkt_node.audit.store import Store
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.instances import Spool, read_stored
-from tfkt_node.records import AssociationEnd, SetAside, StoredInstance
-
-if TYPE_CHECKING:
-    from tfkt_node.audit.store import Store
+from tfkt_node.records import AssociationEnd, Retriable, SetAside, StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
@@ -27,7 +24,7 @@ LONGEST_QUEUE = 100_000
 """Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 ATTEMPTS = 5
-"""Attempts at one arrival before it is left to the next reconciliation."""
+"""Attempts at an arrival that the database refuses, before it is left to a reconciliation."""
 RECONCILE_AFTER_S = 60.0
 """Least time between two reconciliations that make up for arrivals left behind."""
 
@@ -150,17 +147,18 @@ class Indexer:
             self._write(arrival)
 
     def _write(self, arrival: Arrival) -> None:
-        """Write one arrival, waiting for the database as long as it takes to be back."""
+        """Write one arrival, waiting as long as it takes for a database that is away."""
         delay_s = self._first_retry_s
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts = 0
+        while attempts < ATTEMPTS:
             try:
                 self._record(arrival)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever the database driver raises
+            except Exception as error:  # noqa: BLE001 - one bad arrival must not stop the rest
+                attempts += not isinstance(error, Retriable)
                 LOGGER.warning(
-                    "index.failed kind=%s attempt=%d error=%s waiting=%d",
+                    "index.failed kind=%s error=%s waiting=%d",
                     type(arrival).__name__,
-                    attempt,
                     type(error).__name__,
                     self.waiting,
                 )

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from tfkt_node.audit.store import Store
 from tfkt_node.records import RevisionState, SeriesRow
 from tfkt_node.settings import Series
-
-if TYPE_CHECKING:
-    from tfkt_node.audit.store import Store
 
 LOGGER = logging.getLogger(__name__)
 

@@ -1,0 +1,271 @@
+"""Real associations over loopback."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    MRImageStorage,
+)
+from pynetdicom import AE, build_context
+from pynetdicom.sop_class import Verification
+
+from tfkt_node.reception.association import transfer_syntaxes
+from tfkt_node.reception.door import Door
+from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
+from tfkt_node.reception.instances import Spool, read_meta
+from tfkt_node.records import CT_IMAGE, IMPLEMENTATION_CLASS_UID, AssociationEnd
+from tfkt_node.settings import Peer, Reception
+
+pytestmark = pytest.mark.station
+
+
+def associate(port, contexts=None, calling="SCANNER", called="TFKT_NODE"):
+    ae = AE(calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.connection_timeout = 5
+    contexts = contexts or [build_context(CT_IMAGE, ExplicitVRLittleEndian)]
+    return ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_echo_is_answered(listen):
+    """C-ECHO is answered with Success."""
+    listening = listen()
+    assoc = associate(listening.port, [build_context(Verification)])
+
+    status = assoc.send_c_echo()
+    assoc.release()
+
+    assert status.Status == 0x0000
+
+
+def test_p1_answered_instance_has_its_file(listen, make_ct):
+    """P1: when the sender has its 0x0000, the file lies under its final name."""
+    listening = listen()
+    assoc = associate(listening.port)
+    ds = make_ct()
+
+    status = assoc.send_c_store(ds)
+
+    files = list(listening.spool.stored_files())
+    assoc.release()
+    assert status.Status == 0x0000
+    assert len(files) == 1
+    meta, _ = read_meta(files[0])
+    assert meta[3] == ds.SOPInstanceUID
+    assert meta[0x12] == IMPLEMENTATION_CLASS_UID
+    assert meta[0x16] == "SCANNER"
+
+
+def test_p3_same_instance_again_makes_nothing_new(listen, make_ct):
+    """P3: the same bytes again are answered with Success and stored once."""
+    listening = listen()
+    assoc = associate(listening.port)
+    ds = make_ct()
+
+    statuses = [assoc.send_c_store(ds).Status for _ in range(3)]
+    ds.InstanceNumber = 7
+    statuses.append(assoc.send_c_store(ds).Status)
+    assoc.release()
+
+    assert statuses == [0, 0, 0, 0]
+    assert len(list(listening.spool.stored_files())) == 2
+    assert len(listening.stored) == 4
+
+
+def test_association_is_recorded_with_its_end(listen, make_ct):
+    """An association, its instance and its end are handed over in this order."""
+    listening = listen()
+    assoc = associate(listening.port)
+    assoc.send_c_store(make_ct())
+    assoc.release()
+
+    (ended,) = listening.wait_for(AssociationEnded)
+    opened, stored, _ = listening.arrivals
+
+    assert isinstance(opened, AssociationOpened)
+    assert (opened.calling_ae, opened.address) == ("SCANNER", "127.0.0.1")
+    assert stored.association_id == opened.association_id == ended.association_id
+    assert ended.how is AssociationEnd.RELEASED
+
+
+def test_abort_and_loss_are_told_apart(listen):
+    """A peer that aborts is ABORTED, one that vanishes is LOST."""
+    listening = listen()
+
+    associate(listening.port).abort()
+    (first,) = listening.wait_for(AssociationEnded)
+    vanishing = associate(listening.port)
+    line = vanishing.dul.socket.socket
+    line.shutdown(socket.SHUT_RDWR)
+    second = listening.wait_for(AssociationEnded, 2)[1]
+    vanishing.join(10)
+    line.close()
+
+    assert first.how is AssociationEnd.ABORTED
+    assert second.how is AssociationEnd.LOST
+
+
+def test_acceptor_prefers_compressed_then_explicit(listen):
+    """Compressed data stay compressed, and explicit VR is preferred to implicit."""
+    listening = listen(decodable=(JPEGLosslessSV1,))
+    offers = [
+        [ImplicitVRLittleEndian, ExplicitVRLittleEndian],
+        [ExplicitVRLittleEndian, JPEGLosslessSV1],
+        [ExplicitVRBigEndian, ImplicitVRLittleEndian],
+    ]
+
+    assoc = associate(listening.port, [build_context(CT_IMAGE, offer) for offer in offers])
+    chosen = [context.transfer_syntax[0] for context in assoc.accepted_contexts]
+    assoc.release()
+
+    assert chosen == [ExplicitVRLittleEndian, JPEGLosslessSV1, ImplicitVRLittleEndian]
+
+
+def test_transfer_syntaxes_are_listed_once():
+    """An uncompressed syntax among the decodable ones does not move to the front."""
+    listed = transfer_syntaxes([ImplicitVRLittleEndian, JPEGLosslessSV1, JPEGLosslessSV1])
+
+    assert listed[:3] == [JPEGLosslessSV1, ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    assert listed[-1] == ExplicitVRBigEndian
+
+
+@pytest.mark.parametrize(("setting", "accepted"), [("set_aside", 1), ("refuse", 0)])
+def test_other_classes_are_kept_or_refused_by_setting(listen, setting, accepted):
+    """Storage classes other than CT are accepted unless the setting refuses them."""
+    listening = listen(other_classes=setting)
+    contexts = [build_context(CT_IMAGE), build_context(MRImageStorage)]
+
+    assoc = associate(listening.port, contexts)
+    kept = [cx for cx in assoc.accepted_contexts if cx.abstract_syntax == MRImageStorage]
+    assoc.release()
+
+    assert len(kept) == accepted
+
+
+def test_p11_wrong_called_title_is_rejected(listen, caplog):
+    """P11: an association to another title is rejected, and the log names who called."""
+    caplog.set_level(logging.WARNING)
+    listening = listen()
+
+    assoc = associate(listening.port, called="OTHER")
+
+    assert assoc.is_rejected
+    assert assoc.acceptor.primitive.diagnostic == 7
+    assert "calling='SCANNER' called='OTHER' address=127.0.0.1" in caplog.text
+
+
+def test_p11_unlisted_caller_is_rejected_beyond_loopback(listen):
+    """P11: beyond loopback an unlisted title is rejected, a listed one is let in."""
+    beyond = Reception(host="0.0.0.0")
+    peers = [Peer(name="ct", ae_title="CT_ONE", network="127.0.0.0/8", send=True)]
+    listening = listen(door=Door(beyond, peers))
+
+    stranger = associate(listening.port)
+    listed = associate(listening.port, calling="CT_ONE")
+    admitted = listed.is_established
+    listed.release()
+
+    assert stranger.is_rejected
+    assert stranger.acceptor.primitive.diagnostic == 3
+    assert admitted
+
+
+def test_peer_silent_inside_a_pdu_is_closed_and_others_are_served(listen, make_ct):
+    """P7: a peer that stops inside a PDU loses its place, and others are served meanwhile."""
+    listening = listen(socket_timeout_s=1.0)
+    stalled = socket.create_connection(("127.0.0.1", listening.port))
+    stalled.sendall(b"\x01\x00" + struct.pack(">L", 200) + b"\x00\x01")
+
+    assoc = associate(listening.port)
+    status = assoc.send_c_store(make_ct())
+    assoc.release()
+    stalled.settimeout(10)
+    left = stalled.recv(100)
+    stalled.close()
+
+    assert status.Status == 0x0000
+    assert left == b""
+
+
+def test_p7_full_disk_is_refused_and_recovers(listen, make_ct, tmp_path):
+    """P7: below the disk reserve 0xA700 is answered, nothing is kept, and then it goes on."""
+    spool = Spool(tmp_path / "spool", reserve_bytes=1 << 62)
+    listening = listen(spool=spool)
+    assoc = associate(listening.port)
+    ds = make_ct()
+
+    refused = assoc.send_c_store(ds)
+    kept = [path for path in spool.root.rglob("*") if path.is_file()]
+    spool._reserve_bytes = 0
+    accepted = assoc.send_c_store(ds)
+    assoc.release()
+
+    assert refused.Status == 0xA700
+    assert len(refused.ErrorComment) <= 64
+    assert kept == []
+    assert accepted.Status == 0x0000
+
+
+def test_p10_failures_show_no_value(listen, make_ct, caplog, monkeypatch):
+    """P10: an error inside the handler is answered and logged without a value or traceback."""
+    listening = listen()
+    monkeypatch.setattr(
+        listening.spool, "store", lambda received: (_ for _ in ()).throw(ValueError("MARKER"))
+    )
+    assoc = associate(listening.port)
+
+    status = assoc.send_c_store(make_ct())
+    assoc.release()
+
+    assert status.Status == 0x0110
+    assert "MARKER" not in caplog.text
+    assert "error=ValueError" in caplog.text
+
+
+def test_stop_lets_an_open_association_end(listen, make_ct):
+    """A clean stop accepts no more and waits for what is under way."""
+    listening = listen()
+    assoc = associate(listening.port)
+    port = listening.port
+
+    stopping = threading.Thread(target=listening.scp.stop, args=(10,))
+    stopping.start()
+    while listens(port):
+        time.sleep(0.05)
+    status = assoc.send_c_store(make_ct())
+    assoc.release()
+    stopping.join(5)
+
+    assert status.Status == 0x0000
+    assert not stopping.is_alive()
+
+
+def test_probes_take_no_place(listen):
+    """Bare TCP connections, as of a load balancer, are let go at once."""
+    listening = listen(maximum_associations=2)
+
+    for _ in range(5):
+        assert listens(listening.port)
+        probes = [t for t in threading.enumerate() if "AcceptorThread" in t.name]
+        for probe in probes:
+            probe.join(5)
+    assoc = associate(listening.port)
+    admitted = assoc.is_established
+    assoc.release()
+
+    assert admitted
