@@ -1,0 +1,105 @@
+"""CT files small enough to write by the dozen, a command run in this process, and its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from tests.iqa.conftest import random_bundle, torch  # noqa: F401 - fixtures of this folder as well
+from tfkt_node.cli.app import run
+from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.records import CT_IMAGE
+
+
+@pytest.fixture(autouse=True)
+def _clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the settings of this machine, by environment or by the current folder."""
+    for name in [name for name in os.environ if name.upper().startswith("TFKT_NODE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run `tfkt-node` in this process: `command("score", folder)`; no traceback may show."""
+
+    def run_it(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Ran(code, out, err)
+
+    return run_it
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a settings file whose spool lies in the test's folder."""
+
+    def write(text: str = "") -> Path:
+        path = tmp_path / "node.toml"
+        path.write_text(f'{text}\n[storage]\nspool = "{tmp_path / "spool"}"\n', encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def scoring_config(config: Callable[[str], Path], random_bundle: Bundle) -> Path:  # noqa: F811
+    """Settings with a bundle of random weights: what is scored is real, what it scores is not."""
+    return config(f'[scoring]\nbundle = "{random_bundle.folder}"\nstreams = 1')
+
+
+def ct(number: int = 1, *, size: int = 16, **attributes: Any) -> Dataset:
+    """Make a CT image: even tissue in air. Instances of one number differ only as told."""
+    ds = Dataset()
+    ds.SOPClassUID = CT_IMAGE
+    ds.SOPInstanceUID = f"2.25.1000{number}"
+    ds.Modality = "CT"
+    ds.PatientID = "P1"
+    ds.PatientAge = "050Y"
+    ds.StudyInstanceUID = "2.25.1"
+    ds.SeriesInstanceUID = "2.25.2"
+    ds.InstanceNumber = number
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    ds.ImagePositionPatient = [0, 0, 5 * number]
+    ds.PixelSpacing = [0.75, 0.75]
+    ds.SliceThickness = 5
+    ds.Rows = ds.Columns = size
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.RescaleIntercept, ds.RescaleSlope = 0, 1
+    line = np.linspace(-1, 1, size)
+    inside = np.hypot(line[:, None] / 0.6, line[None, :] / 0.85) < 1
+    noise = np.random.default_rng(number).normal(0, 15, (size, size))
+    ds.PixelData = np.where(inside, 50 + noise, -1000).astype("<i2").tobytes()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def save(ds: Dataset, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+    return path
