@@ -9,7 +9,11 @@ from pathlib import Path
 import pydicom
 import pytest
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import CTImageStorage
+from pynetdicom.sop_class import (
+    ComprehensiveSRStorage,
+    CTImageStorage,
+    KeyObjectSelectionDocumentStorage,
+)
 
 from tests.running_node import RunningNode, free_port, running, wait_for
 
@@ -21,21 +25,21 @@ class Pacs:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.received: list[tuple[str, bytes]] = []
+        self.received: list[tuple[str, str, bytes]] = []
         self.arriving = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
         ae = AE("PACS")
-        for uid in ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.59"):
-            ae.add_supported_context(uid)
+        ae.add_supported_context(ComprehensiveSRStorage)
+        ae.add_supported_context(KeyObjectSelectionDocumentStorage)
         self._server = ae.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)]
         )
 
     def _keep(self, event: evt.Event) -> int:
-        self.received.append(
-            (event.request.AffectedSOPInstanceUID, event.request.DataSet.getvalue())
-        )
+        request = event.request
+        sent = (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)
+        self.received.append((*sent, request.DataSet.getvalue()))
         self.arriving.set()
         self.may_answer.wait(30)
         return 0x0000
@@ -94,7 +98,9 @@ def assert_one_report(node: RunningNode, pacs: Pacs, instances: int) -> None:
         (row,) = store.series_rows()
     assert (1, instances) == (row.revision, row.instances)
     # The same object may arrive again after a crash; it is then the same to the byte.
-    assert 1 == len({(uid, content) for uid, content in pacs.received})
+    objects = {(sop_class, uid, content) for sop_class, uid, content in pacs.received}
+    assert 1 == [sop_class for sop_class, _, _ in objects].count(ComprehensiveSRStorage)
+    assert len(objects) == len({uid for _, uid, _ in objects})
 
 
 def delivery_states(node: RunningNode) -> set[str]:
