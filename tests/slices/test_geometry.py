@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from tests.slices.ct_images import ct, enhanced, ref
 from tfkt_node.records import ENHANCED_CT_IMAGE, Reason, SetAside, SliceGeometry
@@ -87,6 +88,20 @@ def test_each_frame_of_an_enhanced_object_is_a_slice_of_its_own() -> None:
     assert [one.frame for one in stack.slices] == [2, 3, 1]
     assert {one.pixel_spacing_mm for one in slices} == {(0.7, 0.8)}
     assert (stack.orientation, stack.spacing_mm, stack.gaps) == ("AXIAL", 5.0, 0)
+
+
+def test_frame_type_of_a_frame_wins_over_the_image_type_of_the_object() -> None:
+    """One object may hold a localizer or a projection beside its slices."""
+    ds = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5])
+    kind = Dataset()
+    kind.FrameType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+    kind.VolumeBasedCalculationTechnique = "MAX_IP"
+    ds.PerFrameFunctionalGroupsSequence[1].CTImageFrameTypeSequence = [kind]
+
+    plain, projection = slices_of(ref(sop_class=ENHANCED_CT_IMAGE), ds)
+
+    assert plain.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
+    assert projection.image_type == ("DERIVED", "PRIMARY", "VOLUME", "NONE", "MAX_IP")
 
 
 def test_frames_that_are_not_described_are_not_placed() -> None:

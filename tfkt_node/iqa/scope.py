@@ -28,6 +28,7 @@ SECONDARY_TYPES = frozenset(
 NOT_HU_TYPES = frozenset(
     {"PERFUSION", "RCBF", "CBF", "RCBV", "CBV", "MTT", "TTP", "TMAX", "PERMEABILITY"}
     | {"EFFATOMICNUM", "ELECTRONDENSITY", "MATSPECIFIC", "MATFRACTIONAL", "MATVALUEBASED"}
+    | {"ZEFF", "IODINE"}
 )
 """Values of Image Type and Frame Type (PS3.3 C.8.2.1.1.1, C.8.15.2.1.1, C.8.16.1.4), vendors'
 habits beside the standard's terms; compared without separators, whole and word by word."""

@@ -167,11 +167,10 @@ def _kernel(ds: Dataset, frame: int | None) -> str | None:
 
 def _image_type(ds: Dataset, frame: int | None) -> tuple[str, ...]:
     """Frame Type with the technique of a volume calculation (0008,9207), else Image Type."""
-    kind = functional_group(ds, frame, "CTImageFrameTypeSequence")
-    if kind is None:
-        return tuple(value.upper() for value in texts(ds, "ImageType"))
-    values = (*texts(kind, "FrameType"), text(kind, "VolumeBasedCalculationTechnique"))
-    return tuple(value.upper() for value in values if value)
+    kind = functional_group(ds, frame, "CTImageFrameTypeSequence") or Dataset()
+    types = texts(kind, "FrameType") or texts(ds, "ImageType")
+    technique = text(kind, "VolumeBasedCalculationTechnique")
+    return tuple(value.upper() for value in (*types, technique) if value)
 
 
 def _body_part(ds: Dataset, frame: int | None) -> str:
