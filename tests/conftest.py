@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .postgres import running_postgresql
+from .postgres import Databases, name_of, running_postgresql
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,10 +76,10 @@ def require_module() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(require_tool: Callable[[str], str]) -> Iterator[Callable[..., str]]:
+def postgresql(require_tool: Callable[[str], str]) -> Iterator[Databases]:
     """Start a PostgreSQL for this session: `postgresql()` returns the URL of an empty database."""
-    with running_postgresql(require_tool("initdb")) as database:
-        yield database
+    with running_postgresql(require_tool("initdb")) as databases:
+        yield databases
 
 
 BOTH_DATABASES = [
@@ -89,12 +89,15 @@ BOTH_DATABASES = [
 
 
 @pytest.fixture(params=BOTH_DATABASES)
-def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of an empty database; a test that asks for it runs on both kinds."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'audit.db'}"
-    url: str = request.getfixturevalue("postgresql")()
-    return url
+        yield f"sqlite:///{tmp_path / 'audit.db'}"
+        return
+    databases = request.getfixturevalue("postgresql")
+    url = databases()
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture(scope="session")
@@ -108,21 +111,23 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgresql: Callable[..., str]) -> str:
+def postgresql_template(postgresql: Databases) -> str:
     """Make one PostgreSQL database with the newest schema, to be copied, and return its name."""
     from tfkt_node.audit.store import upgrade
 
     url = postgresql()
     upgrade(url)
-    return url.partition("@/")[2].partition("?")[0]
+    return name_of(url)
 
 
 @pytest.fixture(params=BOTH_DATABASES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of a database with the newest schema; a test that asks for it runs on both kinds."""
     if request.param == "sqlite":
         copy = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "audit.db")
-        return f"sqlite:///{copy}"
-    template = request.getfixturevalue("postgresql_template")
-    url: str = request.getfixturevalue("postgresql")(template=template)
-    return url
+        yield f"sqlite:///{copy}"
+        return
+    databases = request.getfixturevalue("postgresql")
+    url = databases(template=request.getfixturevalue("postgresql_template"))
+    yield url
+    databases.drop(url)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,18 +20,50 @@ OPTIONS = {
     "listen_addresses": "",
     "max_connections": "200",
     "shared_buffers": "32MB",
-    # A test's database need not outlive a power cut.
-    "fsync": "off",
+    "fsync": "off",  # a test's database need not outlive a power cut
 }
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30
+
+
+class Databases:
+    """Fresh databases of one server: `url = databases()`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+
+    def __call__(self, template: str = "template0") -> str:
+        """Make a database, empty or a copy of the one named `template`, and return its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._ask(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return f"postgresql+psycopg://tests@/{name}?host={self._folder}"
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is still connected."""
+        self._ask(f'DROP DATABASE "{name_of(url)}" WITH (FORCE)')
+
+    def _ask(self, statement: str) -> None:
+        with psycopg.connect(
+            host=str(self._folder), user="tests", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)
+
+
+def name_of(url: str) -> str:
+    """Return the name of a database from its URL."""
+    return url.partition("@/")[2].partition("?")[0]
 
 
 @contextmanager
-def running_postgresql(initdb: str) -> Iterator[Callable[..., str]]:
-    """Yield a factory of fresh databases: `url = database()`, or `database(template=name)`."""
-    # PostgreSQL refuses to run as root, and pytest's own folders are closed to other users.
-    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    folder = Path(tempfile.mkdtemp(prefix="tfkt-pg-"))
-    shutil.chown(folder, user)
+def running_postgresql(initdb: str) -> Iterator[Databases]:
+    """Start a server, yield what makes databases in it, and stop it by its own pid."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    # pytest's own folders are closed to other users, and PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="tfkt-pg-", dir=MEMORY if in_memory else None))
+    user = "postgres" if os.geteuid() == 0 else None
+    if user:
+        shutil.chown(folder, user)
     pg_ctl = str(Path(initdb).with_name("pg_ctl"))
     options = " ".join(f"-c {name}={value!r}" for name, value in OPTIONS.items())
     options += f" -c unix_socket_directories={folder}"
@@ -40,7 +71,7 @@ def running_postgresql(initdb: str) -> Iterator[Callable[..., str]]:
     def ask(*command: str) -> None:
         subprocess.run(
             command,
-            user=user if os.geteuid() == 0 else None,
+            user=user,
             cwd=folder,
             check=True,
             stdin=subprocess.DEVNULL,
@@ -53,23 +84,8 @@ def running_postgresql(initdb: str) -> Iterator[Callable[..., str]]:
         ask(initdb, "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
         ask(pg_ctl, "-D", data, "-l", log, "-o", options, "-w", "start")
         try:
-            yield _factory(folder)
+            yield Databases(folder)
         finally:
             ask(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder)
-
-
-def _factory(folder: Path) -> Callable[..., str]:
-    numbers = itertools.count(1)
-
-    def database(template: str = "template0") -> str:
-        """Make a database, empty or a copy of `template`, and return its URL."""
-        name = f"test_{next(numbers)}"
-        with psycopg.connect(
-            host=str(folder), user="tests", dbname="postgres", autocommit=True
-        ) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        return f"postgresql+psycopg://tests@/{name}?host={folder}"
-
-    return database

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
 from datetime import timedelta, timezone
 
 import pytest
@@ -17,6 +16,7 @@ from tfkt_node.audit.schema import canonical_json
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Permanent
 
+from ..postgres import Databases
 from .making import at
 from .rows import rows_of
 
@@ -134,7 +134,7 @@ def test_database_refuses_to_change_an_event(store: Store, statement: str) -> No
 
 @pytest.mark.peers
 def test_postgresql_refuses_to_truncate_events(
-    postgresql: Callable[..., str], postgresql_template: str
+    postgresql: Databases, postgresql_template: str
 ) -> None:
     """P9: TRUNCATE is refused too, where the database has it."""
     store = Store(postgresql(template=postgresql_template))

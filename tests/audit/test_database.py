@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tfkt_node.audit.schema import associations
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Misconfigured, Permanent, Retriable
 
+from ..postgres import Databases
 from .making import at, fill, header, instance
 from .rows import rows_of
 
@@ -155,7 +155,7 @@ def test_database_that_is_away_is_retriable(tmp_path: Path) -> None:
 
 @pytest.mark.peers
 def test_connection_that_is_cut_costs_one_call_at_most(
-    postgresql: Callable[..., str], postgresql_template: str
+    postgresql: Databases, postgresql_template: str
 ) -> None:
     """P7: after a connection was cut the store works again by itself."""
     store = Store(postgresql(template=postgresql_template))
