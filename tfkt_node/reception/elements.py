@@ -71,11 +71,18 @@ def sniff_encoding(buffer: Buffer, start: int, declared: Encoding) -> Encoding:
     return Encoding(explicit=looks_explicit, big_endian=declared.big_endian)
 
 
-def walk(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[Element]:
-    """Yield the elements of one level in buffer[start:end], until its end or a malformed place."""
+def walk(
+    buffer: Buffer, start: int, end: int, encoding: Encoding, last: int = UNDEFINED
+) -> Iterator[Element]:
+    """Yield the elements of one level in buffer[start:end], until its end or a malformed place.
+
+    last: the highest tag that is wanted; what follows, such as the pixel data, is not looked at.
+    """
     at = start
     try:
         while at < end:
+            if _header(buffer, at, end, encoding)[0] > last:
+                return
             element, at = _element(buffer, at, end, encoding, depth=0)
             if element.tag in (ITEM_END, SEQUENCE_END):
                 return

@@ -88,8 +88,8 @@ OWN_CLASSES = (
 )
 """Enhanced SR, Comprehensive SR, Key Object Selection: what this node makes."""
 
-INFLATED_BYTES = 4 << 20
-"""Of a deflated data set this much is inflated: the header is in it, and a bomb does not go off."""
+HEADER_BYTES = 8 << 20
+"""The header is looked for in this much of a data set, inflated or not: a bomb does not go off."""
 
 ENCODINGS = {
     str(ImplicitVRLittleEndian): IMPLICIT_LITTLE,
@@ -110,7 +110,7 @@ def read_header(path: Path) -> InstanceHeader:
     sop_uid = meta.get(3, "")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if meta.get(0x10) == DeflatedExplicitVRLittleEndian:
-            inflated = _inflate(data[start : start + INFLATED_BYTES])
+            inflated = _inflate(data[start : start + HEADER_BYTES])
             return _header(inflated, _elements(inflated, 0, EXPLICIT_LITTLE), sop_uid)
         encoding = ENCODINGS.get(meta.get(0x10, ""), EXPLICIT_LITTLE)
         return _header(data, _elements(data, start, encoding), sop_uid)
@@ -118,7 +118,7 @@ def read_header(path: Path) -> InstanceHeader:
 
 def _inflate(deflated: bytes) -> bytes:
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, INFLATED_BYTES)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, HEADER_BYTES)
     except zlib.error:
         return b""
 
@@ -126,9 +126,8 @@ def _inflate(deflated: bytes) -> bytes:
 def _elements(buffer: Buffer, start: int, declared: Encoding) -> dict[int, Element]:
     found: dict[int, Element] = {}
     encoding = sniff_encoding(buffer, start, declared)
-    for element in walk(buffer, start, len(buffer), encoding):
-        if element.tag > LAST:
-            break
+    end = min(len(buffer), start + HEADER_BYTES)
+    for element in walk(buffer, start, end, encoding, last=LAST):
         if element.tag in READ:
             found.setdefault(element.tag, element)
     return found

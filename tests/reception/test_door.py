@@ -1,0 +1,58 @@
+"""Who may call (P11), without a network."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfkt_node.reception.door import UNKNOWN_CALLER, WRONG_CALLED_TITLE, WRONG_NETWORK, Door
+from tfkt_node.settings import Peer, Reception
+
+BEYOND = Reception(host="0.0.0.0")
+PEERS = [
+    Peer(name="ct1", ae_title="CT_ONE", network="10.1.0.0/16", send=True),
+    Peer(name="ct1b", ae_title="CT_ONE", network="10.9.9.9", send=True),
+    Peer(name="pacs", ae_title="PACS", host="pacs.example", send=True),
+    Peer(name="out", ae_title="OUT_ONLY", host="10.1.0.7", deliver=True),
+]
+
+
+def resolve(host):
+    return {"pacs.example": ["192.0.2.5", "2001:db8::5"]}.get(host, [])
+
+
+@pytest.mark.parametrize(
+    ("calling", "address", "expected"),
+    [
+        ("CT_ONE", "10.1.2.3", None),
+        ("CT_ONE ", "10.1.2.3", None),
+        ("CT_ONE", "::ffff:10.1.2.3", None),
+        ("CT_ONE", "10.9.9.9", None),
+        ("CT_ONE", "10.2.0.1", WRONG_NETWORK),
+        ("ct_one", "10.1.2.3", UNKNOWN_CALLER),
+        ("PACS", "192.0.2.5", None),
+        ("PACS", "2001:db8::5", None),
+        ("PACS", "192.0.2.6", WRONG_NETWORK),
+        ("OUT_ONLY", "10.1.0.7", UNKNOWN_CALLER),
+        ("", "10.1.2.3", UNKNOWN_CALLER),
+        ("CT_ONE", "127.0.0.1", WRONG_NETWORK),
+    ],
+)
+def test_p11_title_and_network_must_both_match(calling, address, expected):
+    """P11: beyond loopback a caller needs title and address of one peer with send = true."""
+    door = Door(BEYOND, PEERS, resolve)
+
+    assert door.rejection(calling, "TFKT_NODE", address) == expected
+
+
+def test_p11_nobody_calls_without_peers():
+    """P11: beyond loopback and without peers everybody is turned away."""
+    assert Door(BEYOND, ()).rejection("CT_ONE", "TFKT_NODE", "10.1.2.3") == UNKNOWN_CALLER
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_p11_on_loopback_any_caller_is_admitted(host):
+    """P11: on loopback any calling title is admitted, and the called title still counts."""
+    door = Door(Reception(host=host), ())
+
+    assert door.rejection("ANYONE", "TFKT_NODE", "127.0.0.1") is None
+    assert door.rejection("ANYONE", "TFKT_node", "127.0.0.1") == WRONG_CALLED_TITLE
