@@ -201,6 +201,7 @@ def test_deep_nesting_ends_the_walk(read, ct):
     assert read(content).modality == "CT"
 
 
+@pytest.mark.station
 def test_deflate_bomb_does_not_go_off(read):
     """Of a deflated data set no more is inflated than a header can need."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)

@@ -59,5 +59,5 @@ def standing(row: SeriesRow, quiet_s: float, now: datetime) -> str:
         case RevisionState.ASSESSED:
             return f"assessed, {count}"
         case RevisionState.NOT_ASSESSED | RevisionState.FAILED:
-            label = row.state.value.lower().replace("_", " ")
-            return f"{label}, {count}: {row.reason.sentence}" if row.reason else label
+            said = f"{row.state.value.lower().replace('_', ' ')}, {count}"
+            return f"{said}: {row.reason.sentence}" if row.reason else said

@@ -1,0 +1,205 @@
+"""From the spool into the index, and back from a crash."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tfkt_node.audit.store import Store, upgrade
+from tfkt_node.reception.indexing import (
+    ATTEMPTS,
+    RECONCILE_AFTER_S,
+    AssociationEnded,
+    AssociationOpened,
+    Indexer,
+    Reconciliation,
+    reconcile,
+)
+from tfkt_node.reception.instances import ReceivedInstance, Spool
+from tfkt_node.records import CT_IMAGE, AssociationEnd, Retriable
+
+pytestmark = pytest.mark.station
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+RECEIVED = ReceivedInstance(CT_IMAGE, "1.2.3.1", "1.2.840.10008.1.2.1", b"", "SCANNER", NOW)
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class UnsureStore:
+    """A store in which every call may fail first, as `fail` decides; it keeps what it was told."""
+
+    fail: Callable[[str], Exception | None] = lambda name: None
+    told: list[tuple[str, str]] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def _tell(self, name, key):
+        if error := self.fail(key):
+            raise error
+        with self.changed:
+            self.told.append((name, key))
+            self.changed.notify_all()
+
+    def open_association(self, association_id, calling_ae, called_ae, address, at):
+        self._tell("open", association_id)
+
+    def end_association(self, association_id, how, at):
+        self._tell("end", association_id)
+
+    def index_instance(self, instance, header, now):
+        self._tell("index", instance.sop_instance_uid)
+
+    def known_digests(self):
+        self._tell("known", "")
+        return set()
+
+    def record_missing_file(self, digest, at):
+        return False
+
+    def wait_for(self, *expected):
+        with self.changed:
+            assert self.changed.wait_for(lambda: set(expected) <= set(self.told), 20), self.told
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def store(tmp_path):
+    url = f"sqlite:///{tmp_path / 'audit.db'}"
+    upgrade(url)
+    store = Store(url)
+    yield store
+    store.close()
+
+
+def put(spool, number=1):
+    return spool.store(replace(RECEIVED, sop_instance_uid=f"1.2.3.{number}"))[0]
+
+
+def test_p1_files_without_rows_are_found_again(store, spool):
+    """P1: after a crash between answer and row, the file gets its row, once."""
+    for number in (1, 2, 3):
+        put(spool, number)
+
+    first = reconcile(store, spool, NOW)
+    again = reconcile(store, spool, NOW)
+
+    assert first == Reconciliation(indexed=3, missing=0, unreadable=0)
+    assert again == Reconciliation(indexed=0, missing=0, unreadable=0)
+    assert store.known_digests() == {path.stem for path in spool.stored_files()}
+
+
+def test_rows_without_files_are_recorded_once(store, spool):
+    """A row whose file is gone is an event, not a crash, and only once."""
+    stored = put(spool)
+    reconcile(store, spool, NOW)
+    stored.path.unlink()
+
+    first, again = reconcile(store, spool, NOW), reconcile(store, spool, NOW)
+
+    assert (first.missing, again.missing) == (1, 0)
+
+
+def test_foreign_files_are_counted_and_left(store, spool):
+    """A file that reception did not write stops nothing and stays."""
+    put(spool)
+    foreign = spool.instances / "00" / "foreign.dcm"
+    foreign.write_bytes(b"not DICOM")
+
+    counts = reconcile(store, spool, NOW)
+
+    assert counts == Reconciliation(indexed=1, missing=0, unreadable=1)
+    assert foreign.exists()
+
+
+def test_indexer_writes_arrivals_in_order(store, spool):
+    """Association, instance and end get their rows in the real store."""
+    indexer = Indexer(store, spool, Clock())
+    indexer.offer(AssociationOpened("a1", "SCANNER", "TFKT_NODE", "127.0.0.1", NOW))
+    indexer.offer(replace(put(spool), association_id="a1"))
+    indexer.offer(AssociationEnded("a1", AssociationEnd.RELEASED, NOW))
+
+    indexer.start()
+    done = indexer.stop(limit_s=20)
+
+    (row,) = store.series_rows()
+    assert done
+    assert (row.calling_ae, row.instances) == ("SCANNER", 1)
+
+
+def test_p7_indexer_waits_for_a_database_that_is_away(spool):
+    """P7: while the database is away nothing is lost; when it is back all is written in order."""
+    away = threading.Event()
+    away.set()
+    failures = []
+
+    def fail(key):
+        if away.is_set():
+            failures.append(key)
+            if len(failures) > 2 * ATTEMPTS:
+                away.clear()
+            return Retriable("the database is away")
+        return None
+
+    store = UnsureStore(fail)
+    indexer = Indexer(store, spool, Clock(), first_retry_s=0.001)
+    indexer.start()
+    for number in (1, 2, 3):
+        indexer.offer(put(spool, number))
+    store.wait_for(("index", "1.2.3.1"), ("index", "1.2.3.2"), ("index", "1.2.3.3"))
+    indexer.stop(limit_s=20)
+
+    assert [key for _, key in store.told] == ["1.2.3.1", "1.2.3.2", "1.2.3.3"]
+
+
+def test_one_bad_arrival_does_not_stop_the_rest(spool):
+    """An arrival that the database refuses is left behind, and made up for later from its file."""
+    clock = Clock()
+    bad = {"1.2.3.1"}
+    store = UnsureStore(lambda key: ValueError("refused") if key in bad else None)
+    indexer = Indexer(store, spool, clock, first_retry_s=0.001)
+    indexer.start()
+
+    indexer.offer(put(spool, 1))
+    indexer.offer(put(spool, 2))
+    store.wait_for(("index", "1.2.3.2"))
+    bad.clear()
+    clock.now = NOW + timedelta(seconds=RECONCILE_AFTER_S)
+    store.wait_for(("index", "1.2.3.1"))
+
+    assert indexer.stop(limit_s=20)
+
+
+def test_p7_offer_never_blocks_or_fails(spool, monkeypatch):
+    """P7: with the queue full an arrival is left to the files, and offering still returns."""
+    monkeypatch.setattr("tfkt_node.reception.indexing.LONGEST_QUEUE", 2)
+    store = UnsureStore()
+    clock = Clock()
+    indexer = Indexer(store, spool, clock)
+    for number in range(1, 6):
+        indexer.offer(put(spool, number))
+    waiting = indexer.waiting
+
+    indexer.start()
+    store.wait_for(("index", "1.2.3.2"))
+    clock.now = NOW + timedelta(seconds=RECONCILE_AFTER_S)
+    store.wait_for(*(("index", f"1.2.3.{number}") for number in range(1, 6)))
+    indexer.stop(limit_s=20)
+
+    assert waiting == 2
