@@ -13,10 +13,10 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.iqa.conftest import random_bundle, torch  # noqa: F401 - fixtures of this folder as well
+from tests.conftest import skip_or_fail
 from tfkt_node.cli.app import run
-from tfkt_node.iqa.bundle import Bundle
 from tfkt_node.records import CT_IMAGE
+from tfkt_node.settings import data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +63,15 @@ def config(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def scoring_config(config: Callable[[str], Path], random_bundle: Bundle) -> Path:  # noqa: F811
-    """Settings with a bundle of random weights: what is scored is real, what it scores is not."""
-    return config(f'[scoring]\nbundle = "{random_bundle.folder}"\nstreams = 1')
+def scoring_config(config: Callable[[str], Path]) -> Path:
+    """Settings with the shipped bundle, on one core."""
+    if not (data_folder("models") / "tfkt-v2-lite" / "card.toml").is_file():
+        skip_or_fail("the shipped bundle is not there; see `tfkt-node train`")
+    return config("[scoring]\nstreams = 1")
 
 
 def ct(number: int = 1, *, size: int = 16, **attributes: Any) -> Dataset:
-    """Make a CT image: even tissue in air. Instances of one number differ only as told."""
+    """Make a CT image: fat, muscle and bone in air. Those of one number differ only as told."""
     ds = Dataset()
     ds.SOPClassUID = CT_IMAGE
     ds.SOPInstanceUID = f"2.25.1000{number}"
@@ -89,9 +91,10 @@ def ct(number: int = 1, *, size: int = 16, **attributes: Any) -> Dataset:
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
     ds.RescaleIntercept, ds.RescaleSlope = 0, 1
     line = np.linspace(-1, 1, size)
-    inside = np.hypot(line[:, None] / 0.6, line[None, :] / 0.85) < 1
-    noise = np.random.default_rng(number).normal(0, 15, (size, size))
-    ds.PixelData = np.where(inside, 50 + noise, -1000).astype("<i2").tobytes()
+    radius = np.hypot(line[:, None] / 0.6, line[None, :] / 0.85)
+    tissue = np.select([radius < 0.15, radius < 0.8, radius < 1], [400, 60, -100], -1000)
+    noise = np.random.default_rng(number).normal(0, 15, (size, size)) * (radius < 1)
+    ds.PixelData = (tissue + noise).astype("<i2").tobytes()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword, value in attributes.items():
