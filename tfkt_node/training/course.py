@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,12 @@ from tfkt_node.training.track import Track
 
 NO_INTERVAL_YET = Calibration(slope=1.0, shift=0.0, below=4.0, above=4.0, coverage=0.9)
 """u is fitted on the scale of the score: neither slope nor shift is needed."""
+
+OTHER_FEED_FORWARD: dict[str, tuple[Literal["kan", "mlp"], float]] = {
+    "kan": ("mlp", 2.0),
+    "mlp": ("kan", 0.5),
+}
+"""What stands against a feed-forward, with its usual width over that of a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +75,11 @@ def train(folders: Folders, recipe: Recipe, workers: int, track: Track) -> Train
     network = fit(prepared, recipe.fit, track)
     calibration = calibrate(prepared, network, recipe)
     fitted = _Fitted(network, recipe, prepared.rows, calibration)
-    linear = _ridge_on_test(prepared)
+    rivals = _rivals(prepared, recipe, track)
     # The figures come from the very files that ship, through the engine that runs them.
     with tempfile.TemporaryDirectory(prefix="tfkt-node-") as scratch:
         judged = evaluate(fitted.write(Path(scratch), []), folders.data, track)
-    figures = [
-        *judged.figures(),
-        Figure("ridge on the same features: SROCC of u", round(linear.srocc, 4)),
-        Figure("ridge on the same features: MAE of u, points", round(linear.mae, 4)),
-    ]
+    figures = [*judged.figures(), *rivals]
     return Trained(fitted.write(folders.out, figures), judged, figures)
 
 
@@ -102,7 +105,20 @@ def calibrate(prepared: Dataset, network: Network, recipe: Recipe) -> Calibratio
     return Calibration(1.0, 0.0, below=width, above=width, coverage=recipe.coverage)
 
 
-def _ridge_on_test(prepared: Dataset) -> measures.Agreement:
+def _rivals(prepared: Dataset, recipe: Recipe, track: Track) -> list[Figure]:
+    """Fit what the network has to beat to the same maps: its other feed-forward, and a ridge."""
     places = prepared.part(Part.TEST)
     truth = np.array([prepared.rows[place].u for place in places])
-    return measures.agreement(truth, ridge(prepared)[places])
+    feed_forward, ratio = OTHER_FEED_FORWARD[recipe.fit.feed_forward]
+    other = fit(prepared, replace(recipe.fit, feed_forward=feed_forward, ratio=ratio), track)
+    figures = []
+    for name, said in (
+        (f"rival, {feed_forward.upper()} feed-forward", predict(other, prepared.maps[places])),
+        ("rival, ridge on pooled features", ridge(prepared)[places]),
+    ):
+        found = measures.agreement(truth, said)
+        figures += [
+            Figure(f"{name}: SROCC of u", round(found.srocc, 4)),
+            Figure(f"{name}: MAE of u, points", round(found.mae, 4)),
+        ]
+    return figures

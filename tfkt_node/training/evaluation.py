@@ -7,6 +7,7 @@ clinical series.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,13 +138,13 @@ class Evaluation:
     calibration: Calibration
 
     def figures(self) -> list[Figure]:
-        """Return the figures of the card, in the order it shows them."""
+        """Return the figures of the card, in the order it shows them; only those that exist."""
         named = [
             *_per_kind(self.held_out),
             *_on_held_out(self.held_out, self.calibration),
             *_on_real(self.real),
         ]
-        return [Figure(name, round(value, 4)) for name, value in named]
+        return [Figure(name, round(value, 4)) for name, value in named if math.isfinite(value)]
 
 
 def _per_kind(found: HeldOut) -> list[tuple[str, float]]:
