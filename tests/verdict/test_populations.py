@@ -27,6 +27,7 @@ from tfkt_node.verdict.populations import age_years, population
         ("", "", "", None),
         ("", "20000229", "20180228", Population.CHILD),
         ("", "20000229", "20180301", Population.ADULT),
+        ("", "20000301", "20180301", Population.ADULT),  # on the very birthday
         ("", "20100101", "20180301", Population.CHILD),
         ("999Y", "20100101", "20180301", Population.CHILD),
         ("060Y", "20100101", "20180301", Population.ADULT),
