@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tfkt_node.audit.database import PRAGMAS, Database, file_system_of, open_engine
+from tfkt_node.audit.database import PRAGMAS, file_system_of, open_engine
 from tfkt_node.audit.schema import associations
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Misconfigured, Permanent, Retriable
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.station
 
 
 @pytest.fixture
-def database(tmp_path: Path, sqlite_template: Path) -> Database:
+def database(tmp_path: Path, sqlite_template: Path) -> Store:
     path = tmp_path / "audit.db"
     path.write_bytes(sqlite_template.read_bytes())
     return Store(f"sqlite:///{path}")
@@ -51,7 +52,7 @@ def test_plain_postgresql_url_gets_the_driver() -> None:
     engine.dispose()
 
 
-def test_sqlite_keeps_what_it_is_told(database: Database) -> None:
+def test_sqlite_keeps_what_it_is_told(database: Store) -> None:
     """P1: every connection has WAL, full synchronisation, foreign keys and a timeout."""
     with database.reading() as one, database.reading() as two:
         for connection in (one, two):
@@ -60,7 +61,7 @@ def test_sqlite_keeps_what_it_is_told(database: Database) -> None:
     database.close()
 
 
-def test_refused_pragma_is_said(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+def test_refused_pragma_is_said(monkeypatch: pytest.MonkeyPatch, database: Store) -> None:
     """P1: a database that does not keep a promise is refused, not used."""
     monkeypatch.setitem(PRAGMAS, "synchronous", 7)
 
@@ -181,3 +182,28 @@ def test_missing_tables_are_said_with_the_cure(tmp_path: Path) -> None:
 
     assert "db upgrade" in caught.value.cure
     store.close()
+
+
+def test_looking_for_work_reads_no_finished_row(database: Store) -> None:
+    """P8: after years of finished rows, a look for work costs what it cost at first."""
+    plans = []
+
+    def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "sqlite_" not in statement:
+            plan = connection.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[3] for row in plan)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+    try:
+        database.quiet_revisions(at(0), 30)
+        database.claim_revision("owner", at(0), 60, 3600)
+        database.claim_object("owner", at(0), 60)
+        database.claim_delivery("owner", "pacs", at(0), 60)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+    database.close()
+
+    used = {plan.partition(" USING INDEX ")[2].partition(" ")[0] for plan in plans}
+    assert not [plan for plan in plans if plan.startswith("SCAN") and "INDEX" not in plan], plans
+    assert used >= {"uq_revisions_open", "ix_revisions_stable", "ix_deliveries_pending"}
+    assert any("ix_objects_owed" in plan for plan in plans), plans

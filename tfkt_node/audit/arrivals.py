@@ -16,6 +16,7 @@ from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.database import Database, indexable, insert_once, storable
 from tfkt_node.audit.schema import (
     associations,
+    in_state,
     instances,
     revisions,
     series,
@@ -227,7 +228,7 @@ def _bump(connection: sa.Connection, series_id: int, now: datetime) -> bool:
     """Let the OPEN revision of a series wait anew; tell whether there is one."""
     bumped = connection.execute(
         revisions.update()
-        .where(revisions.c.series_id == series_id, revisions.c.state == RevisionState.OPEN)
+        .where(revisions.c.series_id == series_id, in_state(revisions, RevisionState.OPEN))
         .values(last_arrival_at=now, quiet_since=now)
     )
     return bumped.rowcount == 1

@@ -17,6 +17,7 @@ from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.database import Database
 from tfkt_node.audit.schema import (
     associations,
+    in_state,
     instances,
     revision_instances,
     revisions,
@@ -41,7 +42,7 @@ class Closing(Database):
         with self.writing() as connection:
             restarted = connection.execute(
                 revisions.update()
-                .where(revisions.c.state == RevisionState.OPEN)
+                .where(in_state(revisions, RevisionState.OPEN))
                 .values(quiet_since=now)
             )
             return restarted.rowcount
@@ -52,7 +53,7 @@ class Closing(Database):
             rows = connection.execute(
                 sa.select(revisions.c.id, revisions.c.last_arrival_at)
                 .where(
-                    revisions.c.state == RevisionState.OPEN,
+                    in_state(revisions, RevisionState.OPEN),
                     revisions.c.quiet_since <= now - timedelta(seconds=quiet_s),
                 )
                 .order_by(revisions.c.last_arrival_at, revisions.c.id)
@@ -76,7 +77,7 @@ class Closing(Database):
                 revisions.update()
                 .where(
                     revisions.c.id == revision_id,
-                    revisions.c.state == RevisionState.OPEN,
+                    in_state(revisions, RevisionState.OPEN),
                     revisions.c.last_arrival_at == last_arrival_at,
                 )
                 .values(state=RevisionState.STABLE, closed_at=now)

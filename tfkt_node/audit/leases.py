@@ -71,8 +71,8 @@ class Leases(Database):
         with self.writing() as connection:
             freed = [
                 *_release(connection, revisions, now, state=RevisionState.STABLE),
-                *_release(connection, deliveries, now, state=DeliveryState.PENDING),
                 *_release(connection, objects, now, **_object_after_death()),
+                *_release(connection, deliveries, now, state=DeliveryState.PENDING),
             ]
             append(connection, now, *freed)
             return len(freed)

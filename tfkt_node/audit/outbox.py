@@ -19,6 +19,7 @@ from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, held
 from tfkt_node.audit.schema import (
     deliveries,
+    in_state,
     installation,
     objects,
     revisions,
@@ -47,7 +48,7 @@ class Outbox(Database):
         """
         candidates = (
             sa.select(objects.c.id)
-            .where(objects.c.state == ObjectState.OWED, due(objects, now), ~_waits_for_earlier())
+            .where(in_state(objects, ObjectState.OWED), due(objects, now), ~_waits_for_earlier())
             .order_by(objects.c.id)
         )
         with self.writing() as connection:
@@ -119,7 +120,7 @@ class Outbox(Database):
             .join(objects)
             .where(
                 deliveries.c.destination == destination,
-                deliveries.c.state == DeliveryState.PENDING,
+                in_state(deliveries, DeliveryState.PENDING),
                 due(deliveries, now),
                 objects.c.state == ObjectState.BUILT,
             )

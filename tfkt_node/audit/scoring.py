@@ -18,6 +18,7 @@ from tfkt_node.audit.database import Database
 from tfkt_node.audit.leases import FREED, claim, due, held
 from tfkt_node.audit.schema import (
     deliveries,
+    in_state,
     instances,
     objects,
     revision_instances,
@@ -67,7 +68,7 @@ class Scoring(Database):
         candidates = (
             sa.select(revisions.c.id)
             .where(
-                revisions.c.state == RevisionState.STABLE,
+                in_state(revisions, RevisionState.STABLE),
                 due(revisions, now),
                 ~waits_for_earlier,
             )

@@ -180,12 +180,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("series_id", "number", name=op.f("uq_revisions_series_id_number")),
     )
     op.create_index(
-        "ix_revisions_unfinished",
+        "ix_revisions_stable",
         "revisions",
         ["last_arrival_at"],
         unique=False,
-        sqlite_where=sa.text("state IN ('OPEN', 'STABLE', 'SCORING')"),
-        postgresql_where=sa.text("state IN ('OPEN', 'STABLE', 'SCORING')"),
+        sqlite_where=sa.text("state = 'STABLE'"),
+        postgresql_where=sa.text("state = 'STABLE'"),
     )
     op.create_index(
         "uq_revisions_open",
