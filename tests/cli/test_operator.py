@@ -1,0 +1,256 @@
+"""Commands of the operator: database, series, deliveries and the audit, on a real SQLite file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.audit import making
+from tests.audit.test_chain import tamper
+from tests.cli.conftest import Ran
+from tfkt_node.audit.store import Store, upgrade
+from tfkt_node.cli.options import login_name
+from tfkt_node.cli.series import state_of
+from tfkt_node.records import ObjectKind
+
+pytestmark = pytest.mark.station
+
+Command = Callable[..., Ran]
+
+PEER = '[[peers]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\ndeliver = true\n'
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """The audit store of the settings that `command` uses."""
+    (tmp_path / "spool").mkdir()
+    url = f"sqlite:///{tmp_path / 'spool' / 'audit.db'}"
+    upgrade(url)
+    opened = Store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def node(command: Command, config: Callable[[str], Path]) -> Command:
+    """Run a command with settings that name the store and one destination."""
+    path = config(PEER)
+    return lambda *arguments: command("--config", path, *arguments)
+
+
+def assessed_and_open(store: Store) -> None:
+    """One series with a verdict and a dead delivery, and one that is open."""
+    making.fill(store, 6)
+    making.close(store, 40)
+    making.decide(store, 45, "00000000-0000-4000-8000-000000000001", (ObjectKind.SR,))
+    making.build(store, 46)
+    claimed = store.claim_delivery("owner", "pacs", making.at(47), making.LEASE_S)
+    assert claimed is not None
+    assert store.delivery_dead(claimed.delivery_id, "owner", "refused the class", making.at(48))
+    for number in (101, 102):
+        header = replace(
+            making.header(number, series="1.2.10"),
+            accession_number="A2",
+            study_date="20260329",
+            series_description="[red]\x1b[31mChest",
+        )
+        instance = replace(making.instance(number, received_s=50), calling_ae="OTHER")
+        store.index_instance(instance, header, making.at(50))
+
+
+def test_database_is_made_and_brought_up_to_date(node: Command) -> None:
+    """`db upgrade` makes what is not there, and says when there is nothing to do."""
+    assert "from schema none to" in node("db", "upgrade").out
+    again = node("db", "upgrade")
+    assert (0, True) == (again.code, "newest schema already" in again.out)
+
+
+def test_series_are_listed(node: Command, store: Store) -> None:
+    """Each series shows where it stands: verdict, flag, time to verdict, or how long it waits."""
+    assert (0, "no series\n") == (node("series", "list").code, node("series", "list").out)
+    assessed_and_open(store)
+
+    out = node("series", "list").out
+
+    assert out.index("open, 2 instances, quiet 30 of 30 s") < out.index("assessed, 6 instances")
+    assert "LIMITED" in out
+    assert "45 s" in out
+    assert "\x1b" not in out
+    assert "[red]" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--date", "2026-03-28", ["1.2.9"]),
+        ("--date", "20260329", ["1.2.10"]),
+        ("--accession", "A2", ["1.2.10"]),
+        ("--verdict", "limited", ["1.2.9"]),
+        ("--verdict", "DIAGNOSTIC", []),
+        ("--calling-ae", "SCANNER", ["1.2.9"]),
+        ("--limit", "1", ["1.2.10"]),
+    ],
+)
+def test_series_are_filtered(
+    node: Command, store: Store, option: str, value: str, expected: list[str]
+) -> None:
+    """Filters by study date, accession number, verdict and calling AE title."""
+    assessed_and_open(store)
+
+    listed = json.loads(node("series", "list", option, value, "--json").out)["series"]
+
+    assert expected == [row["series_uid"] for row in listed]
+
+
+def test_series_as_json(node: Command, store: Store) -> None:
+    """--json gives states, ISO times and the seconds from last instance to verdict."""
+    assessed_and_open(store)
+
+    waiting, done = json.loads(node("series", "list", "--json").out)["series"]
+
+    assert ("OPEN", None, None) == (
+        waiting["state"], waiting["verdict"], waiting["time_to_verdict_s"],
+    )  # fmt: skip
+    assert ("ASSESSED", "LIMITED", 45.0, True) == (
+        done["state"], done["verdict"], done["time_to_verdict_s"], done["flagged"],
+    )  # fmt: skip
+    assert making.at(0).isoformat() == done["last_arrival_at"]
+
+
+def test_wrong_date_is_wrong_usage(node: Command) -> None:
+    """A study date that is none is refused by its option."""
+    assert 2 == node("series", "list", "--date", "yesterday").code
+
+
+def test_waiting_is_counted_to_the_quiet_period(store: Store) -> None:
+    """An open series tells how long it has been quiet, and of how long."""
+    making.fill(store, 1)
+    (row,) = store.series_rows()
+
+    told = state_of(row, row.quiet_since + timedelta(seconds=12), 30.0)
+
+    assert "open, 1 instance, quiet 12 of 30 s" == told
+
+
+@pytest.mark.parametrize("key", ["1", "1.2.9"])
+def test_one_series_is_shown(node: Command, store: Store, key: str) -> None:
+    """`series show` by number or UID: verdict, stacks, report, delivery with its error, events."""
+    assessed_and_open(store)
+
+    ran = node("series", "show", key)
+
+    assert 0 == ran.code
+    for words in ("Series 1: Abdomen", "1.2.9", "ASSESSED", "LIMITED", "SCORED", "BUILT", "DEAD",
+                  "refused the class", "REVISION_ASSESSED"):  # fmt: skip
+        assert words in ran.out
+    assert 1 == json.loads(node("series", "show", key, "--json").out)["id"]
+
+
+def test_unknown_series_is_wrong_usage(node: Command, store: Store) -> None:
+    """A series that is not there is exit 2 and names the command that lists them."""
+    ran = node("series", "show", "77")
+
+    assert 2 == ran.code
+    assert "series list" in ran.err
+
+
+def test_deliveries_are_listed(node: Command, store: Store) -> None:
+    """Deliveries show destination, state and last error, by state or destination if asked."""
+    assert "no deliveries\n" == node("deliveries", "list").out
+    assessed_and_open(store)
+
+    assert "refused the class" in node("deliveries", "list").out
+    (one,) = json.loads(node("deliveries", "list", "--state", "dead", "--json").out)["deliveries"]
+    assert ("pacs", "SR", "DEAD") == (one["destination"], one["kind"], one["state"])
+    assert "no deliveries\n" == node("deliveries", "list", "--destination", "other").out
+
+
+@pytest.mark.parametrize("which", [["1"], ["--destination", "pacs"], ["--all"]])
+def test_dead_deliveries_are_tried_again(node: Command, store: Store, which: list[str]) -> None:
+    """P9: a retry makes DEAD deliveries PENDING and keeps actor and reason in the audit."""
+    assessed_and_open(store)
+
+    ran = node("deliveries", "retry", *which, "--reason", "class enabled", "--actor", "ann")
+
+    assert (0, "1 delivery or object to try again\n") == (ran.code, ran.out)
+    assert ["PENDING"] == [row.state for row in store.delivery_rows()]
+    event = json.loads(node("series", "show", "1", "--json").out)["events"][-1]
+    assert ("DELIVERY_RETRIED", "ann", "class enabled") == (
+        event["kind"], event["actor"], event["detail"]["reason"],
+    )  # fmt: skip
+    assert "nothing to try again" in node("deliveries", "retry", *which, "--reason", "x").out
+
+
+def test_actor_is_the_login_name(node: Command, store: Store) -> None:
+    """Without --actor the login name stands in the audit."""
+    assessed_and_open(store)
+
+    node("deliveries", "retry", "--all", "--reason", "again")
+
+    event = json.loads(node("series", "show", "1", "--json").out)["events"][-1]
+    assert login_name() == event["actor"] != ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--reason", "x"],
+        ["1", "--all", "--reason", "x"],
+        ["--all", "--reason", " "],
+        ["--all"],
+        ["--destination", "nobody", "--reason", "x"],
+    ],
+)
+def test_retry_wants_one_target_and_a_reason(
+    node: Command, store: Store, arguments: list[str]
+) -> None:
+    """P9: no retry without a reason, and none of something unclear."""
+    assessed_and_open(store)
+
+    assert node("deliveries", "retry", *arguments).code in (1, 2)
+    assert ["DEAD"] == [row.state for row in store.delivery_rows()]
+
+
+def test_audit_verifies(node: Command, store: Store) -> None:
+    """P9: a whole chain is told with its head, which is good as an anchor."""
+    assessed_and_open(store)
+
+    ran = node("audit", "verify")
+
+    assert (0, "") == (ran.code, ran.err)
+    head = ran.out.split()[-1]
+    assert 0 == node("audit", "verify", "--anchor", head).code
+    assert True is json.loads(node("audit", "verify", "--json").out)["holds"]
+
+
+def test_a_changed_audit_is_found(node: Command, store: Store) -> None:
+    """P9: a changed event is exit 1 with its number; so is a head that was noted and is gone."""
+    assessed_and_open(store)
+    assert 1 == node("audit", "verify", "--anchor", f"99:{'0' * 64}").code
+    tamper(store, "UPDATE events SET actor = 'nobody' WHERE seq = 2")
+
+    ran = node("audit", "verify")
+
+    assert 1 == ran.code
+    assert "event 2" in ran.err
+
+
+def test_a_wrong_anchor_is_wrong_usage(node: Command, store: Store) -> None:
+    """An anchor that is none is refused, not ignored."""
+    assert 2 == node("audit", "verify", "--anchor", "3:abc").code
+
+
+def test_a_database_of_another_schema_is_named(node: Command, tmp_path: Path) -> None:
+    """A database without the newest schema says how to get it: exit 2."""
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "audit.db").touch()
+
+    ran = node("series", "list")
+
+    assert 2 == ran.code
+    assert "tfkt-node db upgrade" in ran.err
