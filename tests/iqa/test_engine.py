@@ -64,6 +64,12 @@ def test_quality_keeps_the_order_of_slices(engine):
 
 
 @pytest.mark.station
+def test_precision_in_force_is_single(engine):
+    """The precision that goes into the audit is the one that computes, and it is f32."""
+    assert engine.precision == "f32"
+
+
+@pytest.mark.station
 def test_no_slice_has_no_quality(engine):
     """An empty stack is no error."""
     assert engine.quality(np.empty((0, GRID, GRID), np.float32)).shape == (0,)

@@ -28,7 +28,7 @@ def written(export, tmp_path_factory):
         summary="for a test",
         name="written",
         version="3.1",
-        scope={"kernels": ["soft", 'odd "name"']},
+        scope={"kernels": ["soft", 'odd\n"name"'], "axial_only": True},
         calibration=Calibration(1.0, 0.25, 0.5, 0.625, 0.9),
         data={"patients": 65, "sources": {"LIDC-IDRI": 10}},
         figures=(
@@ -65,7 +65,7 @@ def test_card_says_what_was_described(written):
     card = bundle.card
 
     assert (bundle.name, bundle.version) == ("written", "3.1")
-    assert card["scope"] == {"kernels": ["soft", 'odd "name"']}
+    assert card["scope"] == {"kernels": ["soft", 'odd\n"name"'], "axial_only": True}
     assert card["data"] == {"patients": 65, "sources": {"LIDC-IDRI": 10}}
     assert [figure["name"] for figure in card["figures"]] == ["SROCC", "MAE"]
     assert card["input"]["window_hu"] == [-1000.0, 400.0]

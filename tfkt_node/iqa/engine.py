@@ -63,8 +63,6 @@ class OpenVinoEngine:
     Batches bring nothing on a CPU (measured); streams do.
     """
 
-    precision = "f32"
-
     def __init__(self, graph: Path, streams: int) -> None:
         import openvino
 
@@ -82,6 +80,7 @@ class OpenVinoEngine:
                 f"{self.name} cannot compile the graph of bundle {graph.parent.name}",
                 cure="install the versions of the constraints file, or a bundle made for this one",
             ) from error
+        self.precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._queue = openvino.AsyncInferQueue(model, streams)
 
     def quality(self, slices: FloatArray) -> Float64Array:
