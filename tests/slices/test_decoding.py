@@ -310,7 +310,7 @@ def test_frame_without_any_rescale_is_not_scored() -> None:
         (64136, None, [-1000, -1000, 40]),  # -1400 written as an unsigned number
         (-2000, -1400, [-1000, -1000, 40]),
         (-1400, -2000, [-1000, -1000, 40]),
-        (40, None, [-1000, -1400, -1000]),
+        (40, None, [-1000, -1400, 40]),  # tissue, and not at the corners
         (None, None, [-1000, -1400, 40]),
     ],
 )
@@ -326,6 +326,18 @@ def test_padding_and_what_lies_outside_the_field_become_air(
 
     assert expected == decode_hu(ds).ravel().tolist()
     assert [-2000, -1400, 40] == raw_hu(ds).ravel().tolist()
+
+
+def test_padding_of_any_value_is_air_where_the_corners_hold_it() -> None:
+    """White padding outside the circle is no bone; single pixels of its value are."""
+    values = np.array([[3071, 40, 3071], [40, 3071, 40], [3071, 40, 3071]], dtype=np.int16)
+    ds = ct(values, RescaleIntercept=0)
+    ds.add_new("PixelPaddingValue", "SS", 3071)
+    bone = ct(values[1:, 1:], RescaleIntercept=0)
+    bone.add_new("PixelPaddingValue", "SS", 3071)
+
+    assert {-1000, 40} == set(decode_hu(ds).ravel().tolist())
+    assert {3071, 40} == set(decode_hu(bone).ravel().tolist())
 
 
 def test_values_that_cannot_hold_hounsfield_units_have_no_rescale() -> None:

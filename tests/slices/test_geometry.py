@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
@@ -127,6 +127,7 @@ def test_modality_that_contradicts_the_class_is_not_ct() -> None:
 # --------------------------------------------------------------------------- stacks
 
 
+@settings(deadline=None)
 @given(
     tilt=st.floats(-34, 34),
     spacing=st.floats(0.3, 10),
@@ -152,6 +153,7 @@ def test_shuffled_slices_come_back_in_order_along_their_normal(
     assert stack.spacing_mm == pytest.approx(spacing, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_stacks_do_not_depend_on_the_order_given(seed: int) -> None:
     """The same instances give the same stacks, in the same order."""
@@ -162,6 +164,7 @@ def test_stacks_do_not_depend_on_the_order_given(seed: int) -> None:
     assert stacks(made) == stacks(random.Random(seed).sample(made, len(made)))
 
 
+@settings(deadline=None)
 @given(missing=st.sets(st.integers(1, 18), min_size=1, max_size=3))
 def test_each_hole_is_one_gap(missing: set[int]) -> None:
     """Slices that never arrived show as gaps, neighbouring ones as one."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verdict.stacks import summary
@@ -40,6 +40,7 @@ def test_thresholds_belong_to_the_better_verdict(score: float, verdict: Verdict)
     assert verdict is verdict_of(score, ADULT)
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_better_score_never_gives_a_worse_verdict(one: float, other: float) -> None:
     """Verdicts follow the score's order."""
@@ -48,6 +49,7 @@ def test_better_score_never_gives_a_worse_verdict(one: float, other: float) -> N
     assert verdict_of(high, ADULT).severity <= verdict_of(low, ADULT).severity
 
 
+@settings(deadline=None)
 @given(stacks)
 def test_worst_populated_stack_decides(values: list[list[float | None]]) -> None:
     """No stack with enough slices scores under the deciding one; without such, the fullest does."""
@@ -69,6 +71,7 @@ def test_worst_populated_stack_decides(values: list[list[float | None]]) -> None
         assert deciding.in_scope == max(one.in_scope for one in scored)
 
 
+@settings(deadline=None)
 @given(stacks)
 def test_low_confidence_has_a_reason_and_sure_verdicts_have_none(
     values: list[list[float | None]],

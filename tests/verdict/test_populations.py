@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfkt_node.records import Population
@@ -45,6 +45,7 @@ def test_age_decides_whose_criteria_apply(
     assert expected is population(age, birth, study, 18)
 
 
+@settings(deadline=None)
 @given(born=st.dates(date(1930, 1, 1), date(2020, 1, 1)), days=st.integers(0, 30000))
 def test_age_from_dates_is_that_of_the_calendar(born: date, days: int) -> None:
     """Whole years between two dates, a year more on each birthday."""
@@ -55,6 +56,7 @@ def test_age_from_dates_is_that_of_the_calendar(born: date, days: int) -> None:
     assert -0.01 < days / 365.25 - years < 1.01
 
 
+@settings(deadline=None)
 @given(*[st.text("0123456789DWMY .-", max_size=9)] * 3)
 def test_any_text_is_an_age_or_unknown(age: str, birth: str, study: str) -> None:
     """Headers may hold anything; nothing of it raises."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verdict.stacks import slice_score, stack, summary
@@ -12,6 +12,7 @@ from tfkt_node.verdict.statistics import summarize
 scores = st.floats(0, 4).map(lambda score: round(score, 4))
 
 
+@settings(deadline=None)
 @given(st.lists(scores | st.none(), min_size=1, max_size=30))
 def test_summary_is_that_of_the_slices_in_scope(values: list[float | None]) -> None:
     """Median, tail and share are over in-scope slices only; all slices are counted once."""
@@ -32,6 +33,7 @@ def test_summary_is_that_of_the_slices_in_scope(values: list[float | None]) -> N
     assert found.interval[0] - 1e-4 <= found.score <= found.interval[1] + 1e-4
 
 
+@settings(deadline=None)
 @given(st.lists(scores, min_size=1, max_size=30))
 def test_every_number_has_four_decimals(values: list[float]) -> None:
     """Audit, JSON and report agree exactly, because nothing is rounded later."""

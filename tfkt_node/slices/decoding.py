@@ -96,7 +96,11 @@ def decode_hu(ds: Dataset, frame: int | None = None) -> FloatArray:
     hu = _rescaled(ds, frame, layout, stored)
     padding = _padding(ds, layout)
     if padding is not None:
-        hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+        is_padding = (stored >= padding[0]) & (stored <= padding[1])
+        # Some headers name 0 where 0 is water: such a value counts only where the corners hold it.
+        is_at_corners = is_padding[[0, 0, -1, -1], [0, -1, 0, -1]].all()
+        if is_at_corners or not (hu[is_padding] > REACH_HU[0]).any():
+            hu[is_padding] = AIR_HU
     hu[hu < OUTSIDE_BELOW_HU] = AIR_HU
     return hu
 
