@@ -157,11 +157,12 @@ def test_worst_slices_are_listed_without_the_worst_itself() -> None:
 def test_every_group_has_coordinates_and_a_tracking_uid_of_its_own() -> None:
     """Without coordinates OHIF's viewport stays black; groups of one tracking UID are merged."""
     two = samples.flagged_assessment()
-    report = build(replace(two, stacks=(two.stacks[0], two.stacks[0], two.stacks[1])))
+    twin = replace(two.stacks[0], acquisition="2")
+    report = build(replace(two, stacks=(two.stacks[0], twin, two.stacks[1])))
 
     found = groups(report)
     uids = [children(group, "Tracking Unique Identifier")[0].UID for group in found]
-    assert len(found) == len(set(uids))
+    assert 12 == len(found) == len(set(uids))
     assert all("SCOORD" in str(group) for group in found)
     assert all(group.ContinuityOfContent == "SEPARATE" for group in found)
 
