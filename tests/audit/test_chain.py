@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfkt_node.audit import chain
 from tfkt_node.audit.chain import ChainFault, Event, EventKind
-from tfkt_node.audit.schema import canonical_json
+from tfkt_node.audit.columns import canonical_json
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Permanent
 

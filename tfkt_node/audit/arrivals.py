@@ -13,10 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from tfkt_node.audit.chain import Event, EventKind, append
+from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, indexable, insert_once, storable
 from tfkt_node.audit.schema import (
     associations,
-    in_state,
     instances,
     revisions,
     series,

@@ -20,8 +20,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tfkt_node.audit.columns import canonical_json
 from tfkt_node.audit.database import Database, storable
-from tfkt_node.audit.schema import canonical_json, events
+from tfkt_node.audit.schema import events
 
 GENESIS = "0" * 64
 """The prev_hash of event 1."""

@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from tfkt_node.audit.chain import Event, EventKind, append
+from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
 from tfkt_node.audit.schema import (
     associations,
-    in_state,
     instances,
     revision_instances,
     revisions,

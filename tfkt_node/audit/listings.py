@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tfkt_node.audit import assessments
 from tfkt_node.audit.database import Database
+from tfkt_node.audit.reading import reason_of
 from tfkt_node.audit.schema import (
     deliveries,
     events,
@@ -148,7 +148,7 @@ def _series_row(row: Any) -> SeriesRow:
         confidence=Confidence(row.confidence) if row.confidence else None,
         score=row.score,
         flagged=bool(row.flagged),
-        reason=assessments.reason_of(row.reason) if row.reason else None,
+        reason=reason_of(row.reason) if row.reason else None,
     )
 
 

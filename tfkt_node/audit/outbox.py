@@ -13,18 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tfkt_node.audit import assessments
 from tfkt_node.audit.chain import Event, EventKind, append
+from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, held
+from tfkt_node.audit.reading import assemble, newest_earlier_report
 from tfkt_node.audit.schema import (
     deliveries,
-    in_state,
-    installation,
     objects,
-    revisions,
-    series,
-    verdicts,
 )
 from tfkt_node.records import (
     ClaimedDelivery,
@@ -33,7 +29,6 @@ from tfkt_node.records import (
     MadeObject,
     ObjectKind,
     ObjectState,
-    ReportRecord,
 )
 
 
@@ -59,13 +54,13 @@ class Outbox(Database):
             found = connection.execute(
                 sa.select(objects.c.kind, objects.c.verdict_id).where(objects.c.id == object_id)
             ).one()
-            predecessor = _newest_earlier_report(connection, found.verdict_id)
+            predecessor = newest_earlier_report(connection, found.verdict_id)
             connection.execute(
                 objects.update()
                 .where(objects.c.id == object_id)
                 .values(predecessor_id=predecessor.id if predecessor else None)
             )
-            record = _report_record(connection, found.verdict_id, predecessor)
+            record = assemble(connection, found.verdict_id, predecessor)
             return ClaimedObject(object_id, ObjectKind(found.kind), record)
 
     def object_built(
@@ -224,28 +219,6 @@ class Outbox(Database):
             append(connection, now, *told)
             return len(told)
 
-    def report_record(self, verdict_id: str) -> ReportRecord:
-        """Return what the report of a verdict is made from, from rows alone.
-
-        Once the report is BUILT its predecessor is fixed, so that a rebuild gives the same bytes.
-        Raises LookupError for an unknown verdict.
-        """
-        with self.reading() as connection:
-            built = connection.execute(
-                sa.select(objects.c.predecessor_id).where(
-                    objects.c.verdict_id == verdict_id,
-                    objects.c.kind == ObjectKind.SR,
-                    objects.c.state == ObjectState.BUILT,
-                )
-            ).first()
-            if built is None:
-                predecessor = _newest_earlier_report(connection, verdict_id)
-            else:
-                predecessor = connection.execute(
-                    sa.select(objects).where(objects.c.id == built.predecessor_id)
-                ).first()
-            return _report_record(connection, verdict_id, predecessor)
-
 
 def _revive(
     connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool], **values: Any
@@ -268,65 +241,4 @@ def _waits_for_earlier() -> sa.ColumnElement[bool]:
         earlier.c.id < objects.c.id,
         earlier.c.kind == ObjectKind.SR,
         earlier.c.state == ObjectState.OWED,
-    )
-
-
-def _newest_earlier_report(connection: sa.Connection, verdict_id: str) -> Any:
-    """Return the BUILT SR of the newest earlier revision of the same series, or None."""
-    this = (
-        sa.select(revisions.c.series_id, revisions.c.number)
-        .join(verdicts)
-        .where(verdicts.c.id == verdict_id)
-        .subquery("this")
-    )
-    return connection.execute(
-        sa.select(objects)
-        .join(verdicts, verdicts.c.id == objects.c.verdict_id)
-        .join(revisions, revisions.c.id == verdicts.c.revision_id)
-        .join(this, this.c.series_id == revisions.c.series_id)
-        .where(
-            revisions.c.number < this.c.number,
-            objects.c.kind == ObjectKind.SR,
-            objects.c.state == ObjectState.BUILT,
-        )
-        .order_by(revisions.c.number.desc())
-        .limit(1)
-    ).first()
-
-
-def _report_record(connection: sa.Connection, verdict_id: str, predecessor: Any) -> ReportRecord:
-    row = connection.execute(
-        sa.select(
-            verdicts.c.decided_at,
-            verdicts.c.attributes,
-            verdicts.c.software_version,
-            verdicts.c.revision_id,
-            revisions.c.number,
-            series.c.patient_id,
-            series.c.study_uid,
-            series.c.series_uid,
-            series.c.series_description,
-        )
-        .join(revisions, revisions.c.id == verdicts.c.revision_id)
-        .join(series, series.c.id == revisions.c.series_id)
-        .where(verdicts.c.id == verdict_id)
-    ).first()
-    if row is None:
-        raise LookupError("no such verdict")
-    return ReportRecord(
-        verdict_id=verdict_id,
-        decided_at=row.decided_at,
-        revision_number=row.number,
-        patient_id=row.patient_id,
-        study_uid=row.study_uid,
-        series_uid=row.series_uid,
-        series_description=row.series_description,
-        attributes=row.attributes,
-        assessment=assessments.read(connection, verdict_id),
-        evidence=assessments.evidence(connection, row.revision_id),
-        predecessor=(predecessor.sop_instance_uid, predecessor.own_series_uid)
-        if predecessor
-        else None,
-        node_uid=connection.execute(sa.select(installation.c.node_uid)).scalar_one(),
-        software_version=row.software_version,
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tfkt_node.audit import assessments
+from tfkt_node.audit import committing
 from tfkt_node.audit.chain import Event, EventKind, append
+from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
 from tfkt_node.audit.leases import FREED, claim, due, held
 from tfkt_node.audit.schema import (
     deliveries,
-    in_state,
     instances,
     objects,
     revision_instances,
@@ -125,9 +125,7 @@ class Scoring(Database):
             )
             if ended.rowcount == 0:
                 return False
-            assessments.write(
-                connection, revision_id, verdict_id, assessment, no_report_because, at
-            )
+            committing.write(connection, revision_id, verdict_id, assessment, no_report_because, at)
             for kind in objects_owed:
                 _owe(connection, verdict_id, kind, destinations, at)
             detail = {

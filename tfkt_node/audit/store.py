@@ -15,13 +15,14 @@ from tfkt_node.audit.database import upgrade
 from tfkt_node.audit.leases import Leases
 from tfkt_node.audit.listings import Listings
 from tfkt_node.audit.outbox import Outbox
+from tfkt_node.audit.reading import Reports
 from tfkt_node.audit.schema import installation
 from tfkt_node.audit.scoring import Scoring
 
 __all__ = ["IndexResult", "QuietRevision", "Store", "upgrade"]
 
 
-class Store(Arrivals, Closing, Scoring, Outbox, Leases, Listings):
+class Store(Arrivals, Closing, Scoring, Outbox, Reports, Leases, Listings):
     """The whole store, by the stations of an image's path. Safe for threads; one a process."""
 
     def node_uid(self) -> str:

@@ -1,6 +1,6 @@
-"""An assessment as rows, and back: what goes in comes out equal, from the rows alone.
+"""An assessment becomes rows: its verdict, its slices, and what became of its instances.
 
-The report is made from what is read here, so nothing of an assessment may be lost or changed.
+`reading` gives it back equal; so nothing of it may be lost or changed here.
 """
 
 from __future__ import annotations
@@ -25,17 +25,10 @@ from tfkt_node.audit.schema import (
 from tfkt_node.records import (
     Assessment,
     BundleInForce,
-    Confidence,
     CriteriaInForce,
-    EvidenceInstance,
-    InstanceOutcome,
     InstanceState,
-    Outcome,
-    Population,
     Reason,
-    SliceScore,
     StackSummary,
-    Verdict,
 )
 
 SUMMARY_FIELDS = (
@@ -243,132 +236,3 @@ def _supersede(connection: sa.Connection, revision_id: int) -> None:
         .where(instances.c.series_id == this_series.scalar_subquery(), later)
         .values(state=InstanceState.NOT_ASSESSED, reason=Reason.SUPERSEDED, detail="")
     )
-
-
-def read(connection: sa.Connection, verdict_id: str) -> Assessment:
-    """Read the assessment behind a verdict. Raises LookupError when there is none."""
-    row = connection.execute(
-        sa.select(
-            verdicts,
-            criteria.c.digest.label("criteria_digest"),
-            *(criteria.c[name] for name in ("population", "diagnostic_from", "limited_from")),
-            *(criteria.c[name] for name in ("flag_at", "min_slices", "owner")),
-            bundles.c.digest.label("bundle_digest"),
-            bundles.c.name,
-            bundles.c.version,
-        )
-        .join(criteria)
-        .outerjoin(bundles)
-        .where(verdicts.c.id == verdict_id)
-    ).first()
-    if row is None:
-        raise LookupError("no such verdict")
-    stacks = _read_stacks(connection, row)
-    bundle = None
-    if row.bundle_id is not None:
-        bundle = BundleInForce(row.name, row.version, row.bundle_digest, row.engine, row.precision)
-    return Assessment(
-        outcome=Outcome(row.outcome),
-        reason=_reason(row.reason),
-        detail=row.detail,
-        verdict=Verdict(row.verdict) if row.verdict else None,
-        confidence=Confidence(row.confidence) if row.confidence else None,
-        confidence_reasons=tuple(map(reason_of, row.confidence_reasons)),
-        flagged=row.flagged,
-        score=row.score,
-        interval=_interval(row),
-        deciding_stack=row.deciding_stack,
-        stacks=stacks,
-        instances=_read_outcomes(connection, row.revision_id),
-        criteria=CriteriaInForce(
-            population=Population(row.population),
-            diagnostic_from=row.diagnostic_from,
-            limited_from=row.limited_from,
-            flag_at=Verdict(row.flag_at),
-            min_slices=row.min_slices,
-            owner=row.owner,
-            digest=row.criteria_digest,
-        ),
-        bundle=bundle,
-    )
-
-
-def reason_of(value: str) -> Reason:
-    """Turn the text of a column back into its Reason."""
-    return Reason(value)  # type: ignore[call-arg]
-
-
-def _reason(value: str | None) -> Reason | None:
-    return None if value is None else reason_of(value)
-
-
-def _interval(row: Any) -> tuple[float, float] | None:
-    return None if row.low is None else (row.low, row.high)
-
-
-def _read_stacks(connection: sa.Connection, verdict: Any) -> tuple[StackSummary, ...]:
-    slices: dict[int, list[SliceScore]] = {}
-    for row in connection.execute(
-        sa.select(slice_scores, instances.c.digest, instances.c.sop_instance_uid)
-        .join(instances)
-        .where(slice_scores.c.verdict_id == verdict.id)
-        .order_by(slice_scores.c.stack, slice_scores.c.position)
-    ):
-        slices.setdefault(row.stack, []).append(
-            SliceScore(
-                digest=row.digest,
-                sop_uid=row.sop_instance_uid,
-                frame=row.frame,
-                position_mm=row.position_mm,
-                score=row.score,
-                interval=_interval(row),
-                in_scope=row.in_scope,
-                reason=_reason(row.reason),
-                outline=None if row.outline is None else tuple(row.outline),
-            )
-        )
-    return tuple(
-        _summary(stack, tuple(slices.get(index, ()))) for index, stack in enumerate(verdict.stacks)
-    )
-
-
-def _summary(stack: dict[str, Any], slices: tuple[SliceScore, ...]) -> StackSummary:
-    return StackSummary(
-        **{name: stack[name] for name in SUMMARY_FIELDS},
-        interval=None if stack["interval"] is None else tuple(stack["interval"]),
-        minimum=None if stack["minimum"] is None else slices[stack["minimum"]],
-        physics=stack["physics"],
-        slices=slices,
-    )
-
-
-def _read_outcomes(connection: sa.Connection, revision_id: int) -> tuple[InstanceOutcome, ...]:
-    rows = connection.execute(
-        sa.select(
-            instances.c.digest,
-            revision_instances.c.state,
-            revision_instances.c.reason,
-            revision_instances.c.detail,
-        )
-        .join(instances)
-        .where(
-            revision_instances.c.revision_id == revision_id,
-            revision_instances.c.state.is_not(None),
-        )
-        .order_by(revision_instances.c.position)
-    )
-    return tuple(
-        InstanceOutcome(row.digest, InstanceState(row.state), _reason(row.reason), row.detail)
-        for row in rows
-    )
-
-
-def evidence(connection: sa.Connection, revision_id: int) -> tuple[EvidenceInstance, ...]:
-    """Return the instances of a revision in their order, as a report references them."""
-    rows = connection.execute(
-        sa.select(instances.c.sop_class_uid, instances.c.sop_instance_uid)
-        .join(revision_instances)
-        .where(revision_instances.c.revision_id == revision_id)
-        .order_by(revision_instances.c.position)
-    )
-    return tuple(EvidenceInstance(row.sop_class_uid, row.sop_instance_uid) for row in rows)
