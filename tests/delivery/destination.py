@@ -21,6 +21,9 @@ QUICK = Delivery(connection_timeout_s=2, response_timeout_s=1, first_retry_s=1, 
 NO_ANSWER = -1
 """Instead of a status: abort the association."""
 
+SILENCE = -2
+"""Instead of a status: keep the association open and say nothing until the end of the test."""
+
 
 class Destination:
     """Listens on a free loopback port; `received` holds the data sets as they came in."""
@@ -35,6 +38,7 @@ class Destination:
         self.associations = 0
         self._statuses = list(statuses)
         self._lock = threading.Lock()
+        self._ending = threading.Event()
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
         for sop_class in (*classes, Verification):
@@ -63,6 +67,9 @@ class Destination:
         if status == NO_ANSWER:
             event.assoc.abort()
             return 0x0000
+        if status == SILENCE:
+            self._ending.wait()
+            return 0x0000
         return status
 
     def __enter__(self) -> Destination:
@@ -74,4 +81,5 @@ class Destination:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ending.set()
         self._server.shutdown()

@@ -47,6 +47,12 @@ def test_refusal_names_a_cure(status: int) -> None:
     assert "deliveries retry" in answer.cure
 
 
+@pytest.mark.parametrize("status", [0xA700, 0xA701, 0xA7FF])
+def test_full_destination_is_named_as_such(status: int) -> None:
+    """The whole range 0xA7xx means out of resources, not 0xA700 alone."""
+    assert f"out of resources (0x{status:04X})" in str(meaning_of(status))
+
+
 def test_warning_is_success_with_a_note() -> None:
     """The peer's remark is kept; without one the note says what a warning means."""
     assert Receipt(0xB000, "coerced") == meaning_of(0xB000, "coerced")

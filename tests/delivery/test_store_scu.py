@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 
-from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SR, Destination
+from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SILENCE, SR, Destination
 from tests.orthanc import OrthancServer, free_port
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
@@ -60,6 +60,27 @@ def test_abort_leaves_the_rest_for_later(objects: Objects) -> None:
 
     assert [Receipt, Retriable, Retriable, Retriable] == [type(answer) for answer in answers]
     assert 2 == len(pacs.received)
+
+
+def test_destination_that_falls_silent_is_left_after_the_timeout(objects: Objects) -> None:
+    """One missing answer costs one timeout, not one for each object of the batch."""
+    delivery = QUICK.model_copy(update={"response_timeout_s": 0.3})
+    with Destination(statuses=[SILENCE]) as pacs:
+        answers = store_scu.send(pacs.peer, delivery, objects(4))
+
+    assert "no answer" in str(answers[0])
+    assert [Retriable] * 4 == [type(answer) for answer in answers]
+    assert 1 == len(pacs.received)
+
+
+def test_small_packets_are_not_held_back() -> None:
+    """TCP_NODELAY is set: Nagle's algorithm would cost 40 ms for each object."""
+    with (
+        Destination() as pacs,
+        store_scu._association(pacs.peer, QUICK, list(store_scu.OBJECTS)) as assoc,
+    ):
+        sock = assoc.dul.socket.socket
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_slow_destination_leaves_the_rest_for_later(objects: Objects) -> None:
