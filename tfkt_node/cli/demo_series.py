@@ -20,8 +20,8 @@ from tfkt_node.cli.demo_phantom import PIXEL_MM, SIZE, SLICE_MM, abdomen
 from tfkt_node.records import CT_IMAGE, FloatArray, Misconfigured, SetAside
 from tfkt_node.training.simulation import LowDose
 
-SLICES = 20
-FULL_DOSE_NOISE_HU = 17.0
+SLICES = 16
+FULL_DOSE_NOISE_HU = 18.0
 """What an abdomen of this size has at full dose, in 3 mm slices and a standard kernel."""
 LOW_DOSE = 0.1
 TUBE_CURRENT_MA, EXPOSURE_MAS = 300, 150
@@ -189,7 +189,7 @@ def _write(ds: Dataset, hu: FloatArray, folder: Path, number: int) -> Path:
     ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "HU"
     ds.WindowCenter, ds.WindowWidth = 40, 400
     stored = np.clip(np.rint(hu), -1024, 3071).astype("<i2")
-    ds.PixelData = stored.tobytes()
+    ds.add_new("PixelData", "OW", stored.tobytes())
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     folder.mkdir(parents=True, exist_ok=True)

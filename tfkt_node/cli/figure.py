@@ -48,18 +48,18 @@ class Panel:
         return self.assessment.stacks[self.assessment.deciding_stack]
 
 
-def draw(target: Path, panels: Sequence[Panel]) -> None:
-    """Write a PNG with one row for each series, in the order given. Raises OSError.
+def worst(panels: Sequence[Panel], most: int = MOST_PANELS) -> list[Panel]:
+    """Return the `most` panels with the lowest scores, in the order given."""
+    by_score = sorted(range(len(panels)), key=lambda index: panels[index].assessment.score or 0.0)
+    return [panels[index] for index in sorted(by_score[:most])]
 
-    Over MOST_PANELS series the worst are kept.
-    """
+
+def draw(target: Path, panels: Sequence[Panel]) -> None:
+    """Write a PNG with one row for each of the `worst` series. Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = list(panels)
-    if len(shown) > MOST_PANELS:
-        kept = sorted(panels, key=lambda panel: panel.assessment.score or 0.0)[:MOST_PANELS]
-        shown = [panel for panel in panels if panel in kept]
+    shown = worst(panels)
     figure = Figure(figsize=(11, 4.1 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(1.55, 1))
@@ -84,9 +84,9 @@ def _draw_scores(axes: Axes, panel: Panel) -> None:
     unscored = [places[one] for one in panel.stack.slices if one.score is None]
     if unscored:
         axes.plot(unscored, [0.06] * len(unscored), "x", color=GREY, label="out of scope")
-    worst = _worst(panel)
+    lowest = _lowest(panel)
     axes.plot(
-        places[worst], worst.score or 0.0, "o", markersize=15, markerfacecolor="none",
+        places[lowest], lowest.score or 0.0, "o", markersize=15, markerfacecolor="none",
         markeredgecolor="black", label="worst slice",
     )  # fmt: skip
     _draw_thresholds(axes, panel)
@@ -128,12 +128,12 @@ def _draw_thresholds(axes: Axes, panel: Panel) -> None:
 
 
 def _draw_worst(axes: Axes, panel: Panel) -> None:
-    worst = _worst(panel)
-    where = "" if worst.position_mm is None else f" at {worst.position_mm:.1f} mm"
-    axes.set_title(f"worst slice{where}: score {number(worst.score)}", fontsize=11, loc="left")
+    lowest = _lowest(panel)
+    where = "" if lowest.position_mm is None else f" at {lowest.position_mm:.1f} mm"
+    axes.set_title(f"worst slice{where}: score {number(lowest.score)}", fontsize=11, loc="left")
     axes.set_axis_off()
     try:
-        hu, aspect = _decode(panel.worst, worst.frame)
+        hu, aspect = _decode(panel.worst, lowest.frame)
     except (SetAside, OSError):
         axes.text(0.5, 0.5, "the slice cannot be read again", ha="center", color=GREY)
         return
@@ -162,10 +162,10 @@ def _places(slices: Sequence[SliceScore]) -> tuple[list[float], str]:
     return [float(place) for place in range(1, len(slices) + 1)], "slice"
 
 
-def _worst(panel: Panel) -> SliceScore:
-    worst = panel.stack.minimum
-    assert worst is not None  # the deciding stack of an assessed series has scored slices
-    return worst
+def _lowest(panel: Panel) -> SliceScore:
+    lowest = panel.stack.minimum
+    assert lowest is not None  # the deciding stack of an assessed series has scored slices
+    return lowest
 
 
 def _headline(assessment: Assessment) -> str:
