@@ -12,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from tfkt_node.audit.database import Database
-from tfkt_node.audit.schema import metadata
+from tfkt_node.audit import schema
+from tfkt_node.audit.database import Database, schema_of
+from tfkt_node.audit.schema import NEWEST, metadata
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.records import Misconfigured
 
@@ -75,11 +77,20 @@ def test_upgrade_tells_what_it_did_and_does_it_once(empty_database_url: str) -> 
     store = Store(empty_database_url)
     node_uid = store.node_uid()
 
-    assert before is None
+    assert (before, after) == (None, NEWEST)
     assert upgrade(empty_database_url) == (after, after)
     store.check_schema()
+    with store.reading() as connection:
+        assert schema_of(connection) == NEWEST
     assert store.node_uid() == node_uid
     store.close()
+
+
+def test_newest_step_is_the_one_that_the_code_expects() -> None:
+    """A migration without its number in the code, or the other way round, is a mistake."""
+    folder = Path(schema.__file__).parent / "migrations"
+
+    assert ScriptDirectory(str(folder)).get_heads() == [NEWEST]
 
 
 def test_installation_has_a_uid_of_its_own(empty_database_url: str, tmp_path: Path) -> None:

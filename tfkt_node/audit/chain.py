@@ -138,20 +138,18 @@ def verify(store: Database, anchor: tuple[int, str] | None = None) -> ChainRepor
     anchor: number and hash of a head noted outside, such as the one printed in a report.
     """
     count, head = 0, GENESIS
-    before: dict[str, int] = {}
     in_order = sa.select(events).order_by(events.c.seq, events.c.hash)
     with (
         store.reading() as connection,
         connection.execution_options(yield_per=1000).execute(in_order) as rows,
     ):
         for row in rows:
-            fault = _fault_of(row, count, head, before)
+            fault = _fault_of(connection, row, count, head)
             if fault is None and anchor and row.seq == anchor[0] and row.hash != anchor[1]:
                 fault = ChainFault.BROKEN, "it is not the one noted outside: the chain was remade"
             if fault is not None:
                 kind, why = fault
                 return ChainReport(count, head, kind, row.seq, f"event {row.seq}: {why}")
-            before[row.prev_hash] = row.seq
             count, head = row.seq, row.hash
     if anchor and count < anchor[0]:
         why = f"the chain ends at event {count}; event {anchor[0]} was noted outside"
@@ -160,11 +158,14 @@ def verify(store: Database, anchor: tuple[int, str] | None = None) -> ChainRepor
 
 
 def _fault_of(
-    row: Any, count: int, head: str, before: Mapping[str, int]
+    connection: sa.Connection, row: Any, count: int, head: str
 ) -> tuple[ChainFault, str] | None:
-    """Tell what is wrong with the row that follows event `count` with hash `head`."""
-    if row.prev_hash in before:
-        return ChainFault.FORKED, f"it follows the same event as event {before[row.prev_hash]}"
+    """Tell what is wrong with the row that comes after event `count` with hash `head`."""
+    if row.seq != count + 1 or row.prev_hash != head:
+        siblings = sa.select(events.c.seq).where(events.c.prev_hash == row.prev_hash)
+        numbers = sorted(connection.scalars(siblings))
+        if len(numbers) > 1:
+            return ChainFault.FORKED, f"events {numbers} follow the same event"
     if row.seq != count + 1:
         return ChainFault.GAP, f"the event before it has number {count}; events are missing"
     if row.prev_hash != head:

@@ -16,15 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from tfkt_node.audit.schema import NEWEST
 from tfkt_node.records import Misconfigured, Permanent, Retriable
 
 BUSY_TIMEOUT_MS = 30_000
@@ -179,13 +175,20 @@ class Database:
     def check_schema(self) -> None:
         """Raise Misconfigured unless the database has the newest schema."""
         with self.reading() as connection:
-            have = _revision_of(connection)
-        newest = ScriptDirectory.from_config(_migrations()).get_current_head()
-        if have != newest:
+            have = schema_of(connection)
+        if have != NEWEST:
             raise Misconfigured(
-                f"the audit database has schema {have or 'none'}; expected {newest}. "
+                f"the audit database has schema {have or 'none'}; expected {NEWEST}. "
                 "Run tfkt-node db upgrade"
             )
+
+
+def schema_of(connection: sa.Connection) -> str | None:
+    """Return the last step of the migrations that a database has seen; None: it is empty."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return found
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -194,37 +197,28 @@ def upgrade(url: str) -> tuple[str | None, str]:
     Returns (schema before, schema after); None before for an empty database. Idempotent, and safe
     when several processes start at once. Raises Misconfigured, Retriable.
     """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     database = Database(url)
     try:
         with database.writing() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-            before = _revision_of(connection)
-            config = _migrations()
+            before = schema_of(connection)
             config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError:
-                raise Misconfigured(
-                    f"the audit database has schema {before}, which this version of the node does "
-                    "not know; install the version that made it, or a newer one"
-                ) from None
-            after = _revision_of(connection)
+            command.upgrade(config, NEWEST)
+    except CommandError:
+        raise Misconfigured(
+            f"the audit database has schema {before}, which this version of the node does not "
+            "know; install the version that made it, or a newer one"
+        ) from None
     finally:
         database.close()
-    if after is None:
-        raise Misconfigured("the migrations of the audit database are not installed")
-    return before, after
-
-
-def _migrations() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _revision_of(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    return before, NEWEST
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:

@@ -35,6 +35,9 @@ from tfkt_node.records import (
     Verdict,
 )
 
+NEWEST = "0001"
+"""The last step of `migrations/versions`, which makes the tables below."""
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
