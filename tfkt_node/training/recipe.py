@@ -44,8 +44,8 @@ class FitRecipe:
     seed: int = 1
     feed_forward: Literal["kan", "mlp"] = "kan"
     ratio: float = 0.5
-    epochs: int = 10
-    batch: int = 16
+    epochs: int = 7
+    batch: int = 8
     rate: float = 1e-3
     warm_up: float = 0.2
     weight_decay: float = 0.05
@@ -86,10 +86,10 @@ def read(path: Path) -> Recipe:
     )
 
 
-Part = TypeVar("Part", DataRecipe, FitRecipe)
+Table = TypeVar("Table", DataRecipe, FitRecipe)
 
 
-def _build(kind: type[Part], path: Path, table: Mapping[str, Any]) -> Part:
+def _build(kind: type[Table], path: Path, table: Mapping[str, Any]) -> Table:
     known = {item.name for item in fields(kind)}
     odd = sorted(set(table) - known)
     if odd:
