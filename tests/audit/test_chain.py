@@ -7,7 +7,7 @@ import threading
 from datetime import timedelta, timezone
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tfkt_node.audit import chain
@@ -94,6 +94,7 @@ scalars = scalars.filter(lambda value: value not in (float("inf"), float("-inf")
     actor=st.text(),
     microseconds=st.integers(-(10**15), 10**15),
 )
+@example(detail={}, actor="a name with \0 and \udcff", microseconds=0)
 def test_any_event_verifies_once_stored(
     store: Store, detail: dict[str, object], actor: str, microseconds: int
 ) -> None:
