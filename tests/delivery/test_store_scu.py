@@ -42,6 +42,18 @@ def test_bytes_arrive_as_stored_over_one_association(objects: Objects) -> None:
     assert 1 == pacs.associations
 
 
+def test_what_a_library_would_tidy_up_arrives_too(objects: Objects) -> None:
+    """P2: a retired group length element, which re-encoding drops, arrives as it lies on disk."""
+    (path,) = objects(1)
+    data, group_length = data_set(path), b"\x08\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
+    path.write_bytes(path.read_bytes()[: -len(data)] + group_length + data)
+
+    with Destination() as pacs:
+        assert [Receipt(0)] == store_scu.send(pacs.peer, QUICK, [path])
+
+    assert [group_length + data] == pacs.received
+
+
 def test_each_object_gets_its_own_answer(objects: Objects) -> None:
     """One refused object does not spoil the batch; a warning keeps the peer's remark."""
     warning = Dataset()

@@ -112,14 +112,12 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
             f"the destination does not take {name}",
             cure="enable the class for this AE title there, then run `tfkt-node deliveries retry`",
         )
-    if not assoc.is_established:
-        return Retriable("the association ended before this object was sent")
     if time.monotonic() > until:
         return Retriable("the destination answers slowly; this object was left for later")
     try:
         answer = assoc.send_c_store(path)
-    except RuntimeError:  # pynetdicom's word for an association that ended in between
-        return meaning_of(None)
+    except RuntimeError:  # pynetdicom's word for an association that is no more
+        return Retriable("the association ended before this object was sent")
     status = answer.get("Status")
     return meaning_of(status, str(answer.get("ErrorComment", "")))
 
