@@ -47,8 +47,11 @@ def evaluate(
 def _print_real(real: RealImages) -> None:
     print_table(
         "Images that readers scored (two constants of the label were set on them)",
-        ("image", ">readers", ">score", ">noise formula"),
-        [(name, *map(number, scores)) for name, *scores in real.anchors],
+        ("image", ">readers", ">score", ">noise formula", ">label", ">label, left out"),
+        [
+            (name, *map(number, (*scores, label.label, label.left_out)))
+            for (name, *scores), label in zip(real.anchors, real.labels, strict=True)
+        ],
     )
     print_table(
         "Real pairs",

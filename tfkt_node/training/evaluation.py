@@ -17,6 +17,7 @@ import numpy as np
 from tfkt_node.iqa.uncertainty import Calibration, score
 from tfkt_node.records import FloatArray
 from tfkt_node.training import real_images
+from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
 from tfkt_node.training.baselines import noise_formula
 from tfkt_node.training.collection import CleanSlice, Part
 from tfkt_node.training.dataset import Row, row_of
@@ -62,11 +63,12 @@ class Figure:
 class RealImages:
     """What was said of real images.
 
-    anchors: (name, readers' score, score, score of the noise formula). pairs: (name, score at
-    full dose, score at a quarter).
+    anchors: (name, readers' score, score, score of the noise formula). labels: what the label
+    makes of the anchors. pairs: (name, score at full dose, score at a quarter).
     """
 
     anchors: list[tuple[str, float, float, float]]
+    labels: list[AnchorLabel]
     pairs: list[tuple[str, float, float]]
 
 
@@ -110,6 +112,7 @@ def real(data: Path, quality: Quality, calibration: Calibration) -> RealImages:
     quarter = scores([pair.quarter for pair in pairs])
     return RealImages(
         [(a.name, a.readers, s, f) for a, s, f in zip(anchors, said, formula, strict=True)],
+        anchor_labels(anchors),
         [(p.name, f, q) for p, f, q in zip(pairs, full, quarter, strict=True)],
     )
 
@@ -180,12 +183,26 @@ def _on_held_out(found: HeldOut, calibration: Calibration) -> list[tuple[str, fl
     ]
 
 
+def _mean_error(said: Sequence[float], real: RealImages) -> float:
+    readers = [label.readers for label in real.labels]
+    return float(np.mean(np.abs(np.subtract(said, readers))))
+
+
 def _on_real(real: RealImages) -> list[tuple[str, float]]:
-    model = [abs(readers - said) for _, readers, said, _ in real.anchors]
-    formula = [abs(readers - said) for _, readers, _, said in real.anchors]
     return [
-        ("anchors: MAE of the score, points", float(np.mean(model))),
-        ("anchors: MAE of the noise formula, points", float(np.mean(formula))),
+        (
+            "anchors: MAE of the score, points",
+            _mean_error([said for _, _, said, _ in real.anchors], real),
+        ),
+        (
+            "anchors: MAE of the noise formula, points",
+            _mean_error([said for _, _, _, said in real.anchors], real),
+        ),
+        ("anchors: MAE of the label, points", _mean_error([a.label for a in real.labels], real)),
+        (
+            "anchors: MAE of the label with constants set on the other five, points",
+            _mean_error([a.left_out for a in real.labels], real),
+        ),
         (
             "real pairs: share with full dose above quarter dose",
             float(np.mean([full > quarter for _, full, quarter in real.pairs])),
