@@ -30,14 +30,15 @@ def console() -> Console:
 
 def progress() -> Progress:
     """Progress bar on standard error, and only where that is a terminal."""
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     screen = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
         console=screen,
         transient=True,
         disable=not screen.is_terminal,
@@ -79,7 +80,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
     # Text, not markup: names come from headers, and "[red]" in one must stay as it is.
     table = Table(
-        title=Text(title, style="bold") if title else None,
+        title=Text(printable(title), style="bold") if title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD if columns else None,
         show_header=bool(columns),

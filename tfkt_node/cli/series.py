@@ -175,11 +175,12 @@ def show(
     print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
     for name, columns in SHOWN.items():
         if detail[name]:
+            typer.echo()
             told = [
                 key for key in columns if any(_cell(row[key]) != NOTHING for row in detail[name])
             ]
             rows = [[_cell(row[key]) for key in told] for row in detail[name]]
-            print_table(f"\n{name.capitalize()}", [_words(key) for key in told], rows)
+            print_table(name.capitalize(), [_words(key) for key in told], rows)
 
 
 def _words(key: str) -> str:
