@@ -19,10 +19,11 @@ from pydicom.uid import (
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import Verification
 
-from tfkt_node.reception.association import transfer_syntaxes
 from tfkt_node.reception.door import Door
+from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
-from tfkt_node.reception.instances import Spool, read_meta
+from tfkt_node.reception.instances import Spool
+from tfkt_node.reception.negotiation import transfer_syntaxes
 from tfkt_node.records import CT_IMAGE, IMPLEMENTATION_CLASS_UID, AssociationEnd
 from tfkt_node.settings import Peer, Reception
 
@@ -269,3 +270,33 @@ def test_probes_take_no_place(listen):
     assoc.release()
 
     assert admitted
+
+
+@pytest.mark.parametrize(("rows", "status"), [(512, 0x0000), (800, 0xA700)])
+def test_p7_too_large_instance_is_out_of_resources(listen, make_ct, tmp_path, rows, status):
+    """P7: an instance over the limit gets 0xA700, and its sender may go on."""
+    spool = Spool(tmp_path / "limited", maximum_bytes=1_000_000)
+    listening = listen(spool=spool, maximum_instance_mb=1)
+    assoc = associate(listening.port)
+
+    answer = assoc.send_c_store(make_ct(rows=rows)).Status
+    again = assoc.send_c_store(make_ct(rows=16)).Status
+    assoc.release()
+
+    assert answer == status
+    assert again == 0x0000
+
+
+def test_message_without_end_is_aborted(listen, make_ct):
+    """P7: memory is bounded: a data set far over the limit ends its association, and only that."""
+    listening = listen(maximum_instance_mb=1)
+    endless, other = associate(listening.port), associate(listening.port)
+
+    answer = endless.send_c_store(make_ct(rows=1500))
+    (ended,) = listening.wait_for(AssociationEnded)
+    status = other.send_c_store(make_ct())
+    other.release()
+
+    assert "Status" not in answer
+    assert ended.how is AssociationEnd.ABORTED
+    assert status.Status == 0x0000

@@ -14,7 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 
 from tests.reception import strace_checker
-from tfkt_node.reception.instances import Spool, read_meta
+from tfkt_node.reception.file_meta import read_meta
+from tfkt_node.reception.instances import Spool
 from tfkt_node.records import CT_IMAGE
 
 pytestmark = pytest.mark.crash

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import tracemalloc
 import zlib
-from dataclasses import replace
-from datetime import UTC, datetime
 
 import pydicom
 import pytest
@@ -24,18 +22,15 @@ from pydicom.uid import (
 )
 
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, walk
+from tfkt_node.reception.file_meta import encode_meta
 from tfkt_node.reception.headers import COPIED, HEADER_BYTES, read_header
-from tfkt_node.reception.instances import ReceivedInstance, file_meta
 from tfkt_node.records import CT_IMAGE
 
-RECEIVED = ReceivedInstance(
-    CT_IMAGE,
-    "1.2.3.9",
-    str(ExplicitVRLittleEndian),
-    b"",
-    "SCANNER",
-    datetime(2026, 1, 1, tzinfo=UTC),
-)
+
+def meta_of(syntax):
+    return encode_meta(CT_IMAGE, "1.2.3.9", str(syntax), "SCANNER")
+
+
 SYNTAXES = [
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -60,8 +55,7 @@ def encoded(ds, syntax):
 def read(tmp_path):
     def read(content, syntax=ExplicitVRLittleEndian):
         path = tmp_path / "instance.dcm"
-        received = replace(RECEIVED, transfer_syntax_uid=str(syntax))
-        path.write_bytes(file_meta(received) + bytes(content))
+        path.write_bytes(meta_of(syntax) + bytes(content))
         return read_header(path)
 
     return read
@@ -111,7 +105,7 @@ def test_attributes_are_copied_verbatim(read, ct, syntax, undefined):
 
     header = read(encoded(ct, syntax), syntax)
 
-    copied = pydicom.dcmread(io.BytesIO(file_meta(RECEIVED) + header.attributes))
+    copied = pydicom.dcmread(io.BytesIO(meta_of(ExplicitVRLittleEndian) + header.attributes))
     assert copied.get_item("PatientName").value == b"Jos\xe9^X^^^ "
     assert copied.get_item("PatientID").value == b" ID 1 "
     assert copied.PatientSize == 1.7

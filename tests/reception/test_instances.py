@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 import pydicom
 import pytest
 
+from tfkt_node.reception.file_meta import encode_meta, read_meta
 from tfkt_node.reception.instances import (
     ReceivedInstance,
     Spool,
     digest_of,
-    file_meta,
-    read_meta,
     read_stored,
     refusal,
     write_durably,
@@ -67,7 +66,9 @@ def test_p2_data_set_is_stored_byte_for_byte(spool):
 
 def test_file_meta_reads_as_dicom():
     """File meta information is the node's own making and names the sender."""
-    meta = pydicom.dcmread(io.BytesIO(file_meta(RECEIVED))).file_meta
+    meta = pydicom.dcmread(
+        io.BytesIO(encode_meta(CT_IMAGE, "1.2.3.4.5", "1.2.840.10008.1.2.1", "SCANNER"))
+    ).file_meta
 
     assert meta.MediaStorageSOPClassUID == CT_IMAGE
     assert meta.MediaStorageSOPInstanceUID == "1.2.3.4.5"

@@ -17,8 +17,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
 from tfkt_node.audit.store import Store, upgrade
+from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.indexing import reconcile
-from tfkt_node.reception.instances import read_meta
 from tfkt_node.records import CT_IMAGE
 from tfkt_node.slices.decoding import decodable_syntaxes
 
@@ -29,7 +29,7 @@ def zoo_rows(shared_data):
 
 
 def sendable(path):
-    """Return SOP class, SOP instance, transfer syntax and data set bytes, or None for no DICOM to send."""
+    """Return SOP class, SOP instance, transfer syntax and data set; None: not to be sent."""
     content = path.read_bytes()
     if content[128:132] != b"DICM":
         return None

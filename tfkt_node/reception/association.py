@@ -1,4 +1,4 @@
-"""The Storage SCP: associations, presentation contexts, and the answer to each C-STORE.
+"""The Storage SCP: associations, and the answer to each C-STORE.
 
 The handler stores and answers; it decodes nothing, never touches the database and never shows a
 value in a log (P1, P7, P10). Who may call is decided by the door (P11).
@@ -6,7 +6,9 @@ value in a log (P1, P7, P10). Who may call is decided by the door (P11).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 import time
 import uuid
@@ -16,15 +18,8 @@ from datetime import datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import _config, evt
 from pynetdicom.pdu_primitives import A_P_ABORT
-from pynetdicom.sop_class import Verification
 
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
@@ -34,10 +29,8 @@ from tfkt_node.reception.instances import (
     ReceivedInstance,
     Spool,
 )
+from tfkt_node.reception.negotiation import application_entity
 from tfkt_node.records import (
-    CT_CLASSES,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
     AssociationEnd,
     Refused,
 )
@@ -46,26 +39,6 @@ from tfkt_node.settings import Reception
 LOGGER = logging.getLogger(__name__)
 
 SUCCESS, PROCESSING_FAILURE = 0x0000, 0x0110
-MAXIMUM_PDU_BYTES = 128 * 1024
-"""Large PDUs cut the receiver's CPU time by a third; a sender may use smaller ones."""
-
-UNCOMPRESSED = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-)
-"""In the order of preference, after the compressed ones."""
-
-
-def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
-    """Return the transfer syntaxes to accept, the preferred first.
-
-    The acceptor's order decides. Compressed ones come first, so that what is compressed stays so;
-    decodable: in the caller's order, which should name lossless ones before lossy ones.
-    """
-    compressed = [uid for uid in dict.fromkeys(map(str, decodable)) if uid not in UNCOMPRESSED]
-    return [*compressed, *map(str, UNCOMPRESSED)]
 
 
 @dataclass(slots=True)
@@ -79,6 +52,19 @@ class _Visit:
     duplicates: int = 0
     refused: int = 0
     lost: bool = False
+    message_bytes: int = 0
+
+
+class _Line(socket.socket):
+    """A connection that can be shut down although the peer has already reset it.
+
+    The library does not close a socket whose shutdown fails, so that its descriptor would stay open
+    until the garbage is collected.
+    """
+
+    def shutdown(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            super().shutdown(how)
 
 
 class StorageSCP:
@@ -103,7 +89,7 @@ class StorageSCP:
         self._spool = spool
         self._offer = offer
         self._clock = clock
-        self._ae = self._application_entity(decodable)
+        self._ae = application_entity(settings, decodable)
         self._server: Any = None
         self._visits: dict[Any, _Visit] = {}
         self._lock = threading.Lock()
@@ -130,6 +116,8 @@ class StorageSCP:
                 (evt.EVT_ESTABLISHED, self._open),
                 (evt.EVT_C_ECHO, lambda _: SUCCESS),
                 (evt.EVT_C_STORE, self._answer),
+                (evt.EVT_DATA_RECV, self._limit_size),
+                (evt.EVT_DIMSE_RECV, self._message_complete),
                 (evt.EVT_ACSE_RECV, self._note_loss),
                 (evt.EVT_RELEASED, self._released),
                 (evt.EVT_ABORTED, self._aborted),
@@ -157,29 +145,30 @@ class StorageSCP:
         for assoc in dead:
             self._end(assoc, AssociationEnd.LOST)
 
-    # ------------------------------------------------------------------ the library's set-up
-
-    def _application_entity(self, decodable: Sequence[str]) -> AE:
-        ae = AE(ae_title=self._settings.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
-        ae.maximum_associations = self._settings.maximum_associations
-        ae.acse_timeout = self._settings.socket_timeout_s
-        ae.network_timeout = self._settings.network_timeout_s
-        ae.add_supported_context(Verification)
-        syntaxes = transfer_syntaxes(decodable)
-        for sop_class in sorted(CT_CLASSES):
-            ae.add_supported_context(sop_class, syntaxes)
-        if self._settings.other_classes == "set_aside":
-            for context in AllStoragePresentationContexts:
-                if context.abstract_syntax not in CT_CLASSES:
-                    ae.add_supported_context(context.abstract_syntax, syntaxes)
-        return ae
+    # ------------------------------------------------------------------ limits
 
     def _limit_silence(self, event: Any) -> None:
         """Bound the wait inside a PDU: without it a stalled peer holds its place for ever."""
-        event.assoc.dul.socket.socket.settimeout(self._settings.socket_timeout_s)
+        transport = event.assoc.dul.socket
+        transport.socket = _Line(fileno=transport.socket.detach())
+        transport.socket.settimeout(self._settings.socket_timeout_s)
+
+    def _limit_size(self, event: Any) -> None:
+        """Abort a message that has no end: the library gathers it in memory until then.
+
+        Twice the largest instance, so that one that is merely too large gets its 0xA700.
+        """
+        visit = self._visits.get(event.assoc)
+        if visit is None:
+            return
+        visit.message_bytes += len(event.data)
+        if visit.message_bytes > 2_000_000 * self._settings.maximum_instance_mb:
+            LOGGER.warning("association.aborted calling=%r why='endless message'", visit.calling_ae)
+            event.assoc.abort()
+
+    def _message_complete(self, event: Any) -> None:
+        if visit := self._visits.get(event.assoc):
+            visit.message_bytes = 0
 
     @staticmethod
     def _forget_probe(event: Any) -> None:

@@ -29,7 +29,7 @@ from tfkt_node.reception.elements import (
     sniff_encoding,
     walk,
 )
-from tfkt_node.reception.instances import read_meta
+from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, read_meta
 from tfkt_node.records import InstanceHeader, SetAside
 
 COPIED = {
@@ -107,12 +107,12 @@ def read_header(path: Path) -> InstanceHeader:
         meta, start = read_meta(path)
     except SetAside:
         return _header(b"", {}, "")
-    sop_uid = meta.get(3, "")
+    sop_uid = meta.get(SOP_INSTANCE_UID, "")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if meta.get(0x10) == DeflatedExplicitVRLittleEndian:
+        if meta.get(TRANSFER_SYNTAX_UID) == DeflatedExplicitVRLittleEndian:
             inflated = _inflate(data[start : start + HEADER_BYTES])
             return _header(inflated, _elements(inflated, 0, EXPLICIT_LITTLE), sop_uid)
-        encoding = ENCODINGS.get(meta.get(0x10, ""), EXPLICIT_LITTLE)
+        encoding = ENCODINGS.get(meta.get(TRANSFER_SYNTAX_UID, ""), EXPLICIT_LITTLE)
         return _header(data, _elements(data, start, encoding), sop_uid)
 
 

@@ -10,26 +10,41 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import mmap
 import os
 import re
 import secrets
-import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tfkt_node.reception.elements import EXPLICIT_LITTLE, LONG_VRS, walk
-from tfkt_node.records import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    Reason,
-    Refused,
-    SetAside,
-    StoredInstance,
+from tfkt_node.reception.file_meta import (
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    SOURCE_AE,
+    TRANSFER_SYNTAX_UID,
+    encode_meta,
+    read_meta,
 )
+from tfkt_node.records import Reason, Refused, SetAside, StoredInstance
+
+__all__ = [
+    "CANNOT_UNDERSTAND",
+    "DOES_NOT_MATCH_CLASS",
+    "OUT_OF_RESOURCES",
+    "ReceivedInstance",
+    "Spool",
+    "digest_of",
+    "file_meta",
+    "is_uid",
+    "make_folder",
+    "read_meta",
+    "read_stored",
+    "refusal",
+    "sync_folder",
+    "write_durably",
+]
 
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
@@ -68,29 +83,6 @@ def digest_of(
         sha.update(uid.encode("ascii") + b"\0")
     sha.update(dataset)
     return sha.hexdigest()
-
-
-def file_meta(received: ReceivedInstance) -> bytes:
-    """Encode preamble, prefix and file meta information (PS3.10 section 7.1)."""
-    body = b"".join(
-        (
-            _meta_element(0x0001, "OB", b"\0\1"),
-            _meta_element(0x0002, "UI", received.sop_class_uid.encode("ascii")),
-            _meta_element(0x0003, "UI", received.sop_instance_uid.encode("ascii")),
-            _meta_element(0x0010, "UI", received.transfer_syntax_uid.encode("ascii")),
-            _meta_element(0x0012, "UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
-            _meta_element(0x0013, "SH", IMPLEMENTATION_VERSION_NAME.encode("ascii")),
-            _meta_element(0x0016, "AE", received.calling_ae.encode("ascii", "replace")),
-        )
-    )
-    return bytes(128) + b"DICM" + _meta_element(0, "UL", struct.pack("<L", len(body))) + body
-
-
-def _meta_element(number: int, vr: str, value: bytes) -> bytes:
-    if len(value) % 2:
-        value += b"\0" if vr == "UI" else b" "
-    length = struct.pack("<HL", 0, len(value)) if vr in LONG_VRS else struct.pack("<H", len(value))
-    return struct.pack("<HH", 2, number) + vr.encode("ascii") + length + value
 
 
 def write_durably(path: Path, chunks: Iterable[Bytes]) -> None:
@@ -156,9 +148,9 @@ class Spool:
         reserve_bytes stay free on the disk, and a data set over maximum_bytes is refused. Raises
         OSError when the folder cannot be written.
         """
-        self.root = root
-        self.instances = root / "instances"
-        self.objects = root / "objects"
+        self.root = root.absolute()  # rows name files by path, whatever folder a command runs in
+        self.instances = self.root / "instances"
+        self.objects = self.root / "objects"
         self._reserve_bytes = reserve_bytes
         self._maximum_bytes = maximum_bytes
         # Two threads with the same bytes take turns, so that one of them finds a duplicate.
@@ -169,7 +161,7 @@ class Spool:
         # made but not yet synced.
         for number in range(256):
             (self.instances / f"{number:02x}").mkdir(exist_ok=True)
-        for folder in (self.instances, root):
+        for folder in (self.instances, self.root):
             sync_folder(folder)
 
     def path_of(self, digest: str) -> Path:
@@ -245,6 +237,16 @@ class Spool:
         return len(partial)
 
 
+def file_meta(received: ReceivedInstance) -> bytes:
+    """Encode all that stands in the file before the data set."""
+    return encode_meta(
+        received.sop_class_uid,
+        received.sop_instance_uid,
+        received.transfer_syntax_uid,
+        received.calling_ae,
+    )
+
+
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -275,32 +277,6 @@ def refusal(error: OSError) -> Refused:
     return Refused("The disk cannot be written", OUT_OF_RESOURCES)
 
 
-def read_meta(path: Path) -> tuple[dict[int, str], int]:
-    """Read the file meta information: element number -> text, and where the data set starts.
-
-    Raises SetAside(UNREADABLE) when it is no DICOM file.
-    """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse_meta(data)
-    except ValueError:  # mmap of an empty file
-        raise SetAside(Reason.UNREADABLE) from None
-
-
-def _parse_meta(data: mmap.mmap) -> tuple[dict[int, str], int]:
-    if data[128:132] != b"DICM":
-        raise SetAside(Reason.UNREADABLE)
-    first = next(walk(data, 132, len(data), EXPLICIT_LITTLE), None)
-    if first is None or first.tag != 0x00020000 or first.end - first.start != 4:
-        raise SetAside(Reason.UNREADABLE)
-    end = first.end + int(struct.unpack("<L", data[first.start : first.end])[0])
-    meta = {
-        element.tag & 0xFFFF: data[element.start : element.end].decode("latin-1").rstrip("\0 ")
-        for element in walk(data, first.end, min(end, len(data)), EXPLICIT_LITTLE)
-    }
-    return meta, end
-
-
 def read_stored(path: Path) -> StoredInstance:
     """Rebuild what reception knew of an instance from its file; received_at is the file's time.
 
@@ -308,7 +284,9 @@ def read_stored(path: Path) -> StoredInstance:
     """
     meta, _ = read_meta(path)
     try:
-        sop_class_uid, sop_instance_uid, transfer_syntax_uid = (meta[n] for n in (2, 3, 0x10))
+        sop_class_uid, sop_instance_uid, transfer_syntax_uid = (
+            meta[number] for number in (SOP_CLASS_UID, SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID)
+        )
     except KeyError:
         raise SetAside(Reason.UNREADABLE) from None
     status = path.stat()
@@ -319,6 +297,6 @@ def read_stored(path: Path) -> StoredInstance:
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
-        calling_ae=meta.get(0x16, ""),
+        calling_ae=meta.get(SOURCE_AE, ""),
         received_at=datetime.fromtimestamp(status.st_mtime, UTC),
     )

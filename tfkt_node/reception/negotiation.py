@@ -1,0 +1,62 @@
+"""What the Storage SCP offers: presentation contexts and limits of its associations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification
+
+from tfkt_node.records import (
+    CT_CLASSES,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+)
+from tfkt_node.settings import Reception
+
+MAXIMUM_PDU_BYTES = 128 * 1024
+"""Large PDUs cut the receiver's CPU time by a third; a sender may use smaller ones."""
+
+UNCOMPRESSED = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+"""In the order of preference, after the compressed ones."""
+
+
+def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
+    """Return the transfer syntaxes to accept, the preferred first.
+
+    The acceptor's order decides. Compressed ones come first, so that what is compressed stays so;
+    decodable: in the caller's order, which should name lossless ones before lossy ones.
+    """
+    compressed = [uid for uid in dict.fromkeys(map(str, decodable)) if uid not in UNCOMPRESSED]
+    return [*compressed, *map(str, UNCOMPRESSED)]
+
+
+def application_entity(settings: Reception, decodable: Sequence[str]) -> AE:
+    """Set up the application entity: C-ECHO, the CT classes, and the other classes by setting."""
+    ae = AE(ae_title=settings.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
+    ae.maximum_associations = settings.maximum_associations
+    ae.acse_timeout = settings.socket_timeout_s
+    ae.network_timeout = settings.network_timeout_s
+    ae.add_supported_context(Verification)
+    syntaxes = transfer_syntaxes(decodable)
+    for sop_class in sorted(CT_CLASSES):
+        ae.add_supported_context(sop_class, syntaxes)
+    if settings.other_classes == "set_aside":
+        for context in AllStoragePresentationContexts:
+            if context.abstract_syntax not in CT_CLASSES:
+                ae.add_supported_context(context.abstract_syntax, syntaxes)
+    return ae
