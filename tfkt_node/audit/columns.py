@@ -60,7 +60,7 @@ def one_of(column: str, values: type[StrEnum]) -> sa.CheckConstraint:
 
 
 def in_state(table: sa.Table, state: StrEnum) -> sa.ColumnElement[bool]:
-    """Compare a state with a literal: with a parameter SQLite would pass a partial index over."""
+    """Compare a state with a literal, so that a statement prepared once uses the state's index."""
     return table.c.state == sa.literal_column(f"'{state}'")
 
 
