@@ -37,12 +37,13 @@ demo: $(VENV)/.serving  ## Run the whole path once, on a CT series of its own ma
 test: $(VENV)/.dev  ## Run the tests (those that need a GPU, training or hours are left out)
 	$(BIN)/python -m pytest -m "not gpu and not train and not soak" $(PYTEST_ARGS)
 
-check: $(VENV)/.dev  ## Format, lint, types, import contracts, spelling
+check: $(VENV)/.dev  ## Format, lint, types, import contracts, spelling, doctests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell tfkt_node tests config deploy models docs README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/python -m pytest --quiet --doctest-modules tfkt_node --ignore=tfkt_node/audit/migrations
 
 format: $(VENV)/.dev  ## Rewrite the files in the house format
 	$(BIN)/ruff format .

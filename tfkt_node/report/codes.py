@@ -1,7 +1,7 @@
 """Every code that the node writes, in one table each; the conformance statement lists the same.
 
 Standard codes come from PS3.16 (DCM, SCT, LN, RADLEX, UCUM). Where nothing fits there is the
-private scheme 99TFKT: its values are short, are never re-used, and keep their meaning for ever.
+private scheme 99TFKT: its values are short, are never reused, and keep their meaning for ever.
 Meanings stay under 64 characters (LO); measurement names under 31, because viewers print them
 beside the image.
 """
