@@ -114,15 +114,27 @@ def test_input_without_ct_is_said(tmp_path: Path) -> None:
         input_series(tmp_path / "in", tmp_path / "out", silently)
 
 
+def test_input_is_never_replaced(command: Callable[..., Ran], tmp_path: Path) -> None:
+    """--input inside --output is refused, for what lies there is replaced."""
+    kept = save(ct(), tmp_path / "out" / "full-dose" / "slice-001.dcm")
+
+    ran = command("demo", "--input", kept.parent, "--output", tmp_path / "out")
+
+    assert (2, True) == (ran.code, kept.exists())
+
+
 @pytest.mark.usefixtures("scoring_config")
 def test_the_whole_path(command: Callable[..., Ran], tmp_path: Path) -> None:
     """Scan, association, score, report, delivery, picture: every file named at the end is there.
 
     P5: each series has one SR at the PACS, and each flagged one a KOS.
     """
+    old = save(ct(), tmp_path / "out" / "full-dose" / "slice-099.dcm")
+
     ran = command("demo", "--output", tmp_path / "out")
 
     assert 0 == ran.code, ran.err
+    assert not old.exists()
     named = [Path(line.strip()) for line in ran.out.partition("To look at:")[2].split("\n")[1:-1]]
     assert all(path.exists() for path in named)
     classes = [str(dcmread(path).SOPClassUID) for path in named if path.suffix == ".dcm"]

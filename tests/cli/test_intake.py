@@ -200,13 +200,13 @@ def test_two_patients_under_one_uid_are_two_series(tmp_path: Path, scratch: Path
 
 def test_instances_are_in_order(tmp_path: Path, scratch: Path) -> None:
     """Instances of a series go by instance number, then UID, those without a number last."""
-    for number in (3, 1, 2):
-        save(ct(number), tmp_path / f"{9 - number}")
-    save(ct(4, InstanceNumber=None), tmp_path / "0")
+    for number, uid in ((3, "2.25.2"), (1, "2.25.3"), (2, "2.25.1"), (2, "2.25.4")):
+        save(ct(number, SOPInstanceUID=uid), tmp_path / uid)
+    save(ct(4, SOPInstanceUID="2.25.0", InstanceNumber=None), tmp_path / "0")
 
     (series,) = group_series(read_all([tmp_path], scratch))
 
-    assert ["2.25.10001", "2.25.10002", "2.25.10003", "2.25.10004"] == [
+    assert ["2.25.3", "2.25.1", "2.25.4", "2.25.2", "2.25.0"] == [
         ref.sop_uid for ref in series.instances
     ]
 

@@ -144,12 +144,12 @@ def test_a_picture_of_the_scores(
 
 
 def test_a_picture_needs_its_folder(
-    command: Command, scoring_config: Path, series: Path, tmp_path: Path
+    command: Command, config: Callable[[str], Path], series: Path, tmp_path: Path
 ) -> None:
-    """A place that cannot be written is said before anything is scored."""
-    ran = command(
-        "--config", scoring_config, "score", series, "--figure", tmp_path / "no" / "x.png"
-    )
+    """A place that cannot be written is said first, before bundle and files are looked at."""
+    no_bundle = config('[scoring]\nbundle = "none"')
+
+    ran = command("--config", no_bundle, "score", series, "--figure", tmp_path / "no" / "x.png")
 
     assert 2 == ran.code
     assert "--figure" in ran.err

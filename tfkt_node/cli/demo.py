@@ -64,6 +64,7 @@ def demo(
     from tfkt_node.settings import Scoring
 
     began = time.monotonic()
+    _make_room(source, output)
     load(Scoring().bundle)  # says at once, and clearly, when the bundle is not there
     both = _make_series(source, output)
     with tempfile.TemporaryDirectory(prefix="tfkt-node-demo-") as scratch:
@@ -84,6 +85,22 @@ def demo(
     if any(row.state is RevisionState.FAILED for row in rows):
         complain("a series FAILED; see the lines above")
         raise typer.Exit(1)
+
+
+LEFT = ("full-dose/slice-*.dcm", "tenth-dose/slice-*.dcm", "report-*.dcm", "key-images-*.dcm")
+"""What an earlier demonstration leaves in its output."""
+
+
+def _make_room(source: Path | None, output: Path) -> None:
+    """Take away what an earlier demonstration left, so that no two studies are mixed."""
+    if source is not None and source.resolve().is_relative_to(output.resolve()):
+        raise typer.BadParameter(
+            "lies in --output, where files are replaced; name another --output",
+            param_hint="--input",
+        )
+    for pattern in LEFT:
+        for path in output.glob(pattern):
+            path.unlink()
 
 
 def _step(text: str) -> None:
@@ -260,7 +277,7 @@ def _draw(
 ) -> Path | None:
     """Draw the scores of both series, each with its worst slice."""
     from tfkt_node.cli.figure import Panel, draw
-    from tfkt_node.reception.instances import read_meta
+    from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, read_meta
 
     panels = []
     for one, assessment in zip(both, assessments, strict=True):
@@ -268,7 +285,9 @@ def _draw(
             continue
         worst = assessment.stacks[assessment.deciding_stack].minimum
         assert worst is not None
-        path = next(path for path in one.paths if read_meta(path)[0].get(3) == worst.sop_uid)
+        path = next(
+            path for path in one.paths if read_meta(path)[0].get(SOP_INSTANCE_UID) == worst.sop_uid
+        )
         instance = InstanceRef(path, worst.digest, CT_IMAGE, worst.sop_uid)
         panels.append(Panel(one.name.capitalize(), assessment, instance))
     if not panels:

@@ -12,20 +12,14 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
-from hashlib import sha256
 from pathlib import Path
 
+from tfkt_node.reception import file_meta
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, sniff_encoding, walk
+from tfkt_node.reception.file_meta import encode_meta, read_meta
 from tfkt_node.reception.headers import read_header
-from tfkt_node.reception.instances import (
-    ReceivedInstance,
-    digest_of,
-    file_meta,
-    is_uid,
-    read_meta,
-)
+from tfkt_node.reception.instances import digest_of, is_uid
 from tfkt_node.records import CT_CLASSES, InstanceHeader, InstanceRef, Reason, SetAside
 
 DICOMDIR = "1.2.840.10008.1.3.10"
@@ -34,6 +28,8 @@ EXPLICIT_VR = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 SOP_CLASS_UID, SOP_INSTANCE_UID = 0x00080016, 0x00080018
+LONGEST_UID_BYTES = 256
+"""UIDs have 64; those that are too long are read as well, to be refused for it."""
 
 
 class FileOutcome(StrEnum):
@@ -103,6 +99,12 @@ class GivenSeries:
         return tuple(given.instance for given in self.files if given.instance is not None)
 
     @property
+    def description(self) -> str:
+        """Series Description of the first instance, '' where it has none."""
+        header = self.files[0].header
+        return header.series_description if header is not None else ""
+
+    @property
     def attributes(self) -> bytes:
         """Patient and study attributes of the first instance, see InstanceHeader."""
         header = self.files[0].header
@@ -155,14 +157,7 @@ def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
     if path.stat().st_size == 0:
         return Refusal.NOT_DICOM
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:4] == b"DICM":  # a Part 10 file that has lost its preamble
-            repaired = scratch / f"{sha256(data).hexdigest()}.dcm"
-            repaired.write_bytes(bytes(128) + data[:])
-            return _identify(repaired, scratch)
-        try:
-            meta, start = read_meta(path)
-        except SetAside:
-            meta, start = {}, 0
+        meta, start = _file_meta(data)
         sop_class, sop_uid, syntax = _uids(data, meta, start)
         if not meta and not (sop_class and sop_uid):
             return Refusal.NOT_DICOM
@@ -172,11 +167,38 @@ def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
             return Refusal.INVALID_UID
         with memoryview(data) as view:
             digest = digest_of(sop_class, sop_uid, syntax, view[start:])
-            if not meta:
+            if not _tells(path, start, (sop_class, sop_uid, syntax)):
                 path = scratch / f"{digest}.dcm"
-                received = ReceivedInstance(sop_class, sop_uid, syntax, b"", "", datetime.now(UTC))
-                path.write_bytes(file_meta(received) + bytes(view))
+                path.write_bytes(encode_meta(sop_class, sop_uid, syntax, "") + view[start:])
         return InstanceRef(path, digest, sop_class, sop_uid)
+
+
+def _file_meta(data: mmap.mmap) -> tuple[dict[int, str], int]:
+    """Return element number -> text of group 0002, and where the data set starts.
+
+    Laxer than for files of the spool: the preamble or the group length may be missing or wrong.
+    """
+    starts = [at for at in (132, 4) if data[at - 4 : at] == b"DICM"]
+    if not starts:
+        return {}, 0
+    meta, start = {}, starts[0]
+    for element in walk(data, start, len(data), EXPLICIT_LITTLE):
+        if element.tag >> 16 != 2:
+            break
+        value = data[element.start : element.end]
+        meta[element.tag & 0xFFFF] = value.decode("latin-1").rstrip("\0 ")
+        start = element.end
+    return meta, start
+
+
+def _tells(path: Path, start: int, uids: tuple[str, str, str]) -> bool:
+    """Tell whether the file's own file meta information says all this."""
+    try:
+        meta, data_set_start = read_meta(path)
+    except SetAside:
+        return False
+    numbers = (file_meta.SOP_CLASS_UID, file_meta.SOP_INSTANCE_UID, file_meta.TRANSFER_SYNTAX_UID)
+    return data_set_start == start and uids == tuple(meta.get(number) for number in numbers)
 
 
 def _uids(data: mmap.mmap, meta: Mapping[int, str], start: int) -> tuple[str, str, str]:
@@ -184,13 +206,18 @@ def _uids(data: mmap.mmap, meta: Mapping[int, str], start: int) -> tuple[str, st
     encoding = sniff_encoding(data, start, EXPLICIT_LITTLE)
     is_big_endian = data[start : start + 2] == b"\0\x08"
     plain = EXPLICIT_VR if encoding.explicit else IMPLICIT_VR
-    syntax = meta.get(0x10) or (EXPLICIT_VR_BIG_ENDIAN if is_big_endian else plain)
+    syntax = meta.get(file_meta.TRANSFER_SYNTAX_UID) or (
+        EXPLICIT_VR_BIG_ENDIAN if is_big_endian else plain
+    )
     encoding = encoding._replace(big_endian=is_big_endian)
-    found = {SOP_CLASS_UID: meta.get(2, ""), SOP_INSTANCE_UID: meta.get(3, "")}
+    found = {
+        SOP_CLASS_UID: meta.get(file_meta.SOP_CLASS_UID, ""),
+        SOP_INSTANCE_UID: meta.get(file_meta.SOP_INSTANCE_UID, ""),
+    }
     for element in walk(data, start, len(data), encoding):
         if element.tag > SOP_INSTANCE_UID:
             break
-        if element.tag in found and element.end - element.start <= 256:
+        if element.tag in found and element.end - element.start <= LONGEST_UID_BYTES:
             value = data[element.start : element.end].decode("latin-1").rstrip("\0 ")
             if is_uid(value) or not found[element.tag]:
                 found[element.tag] = value

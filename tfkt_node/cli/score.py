@@ -135,7 +135,10 @@ def _worst(one: AssessedSeries) -> SliceScore | None:
 
 def _print_series(assessed: Sequence[AssessedSeries]) -> None:
     for count, one in enumerate(assessed, start=1):
-        print_table(f"Series {count} of {len(assessed)}", (), [*_series_lines(one), ("", "")])
+        title = f"Series {count} of {len(assessed)}"
+        if one.series.description:
+            title += f": {one.series.description}"
+        print_table(title, (), [*_series_lines(one), ("", "")])
 
 
 def _series_lines(one: AssessedSeries) -> list[tuple[str, str]]:
