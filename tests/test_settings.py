@@ -194,6 +194,24 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in problems(tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize(
+    ("host", "answer"),
+    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True),
+     ("0.0.0.0", False), ("::", False), ("10.0.0.5", False), ("localhost.example", False)],
+)  # fmt: skip
+def test_loopback_is_this_machine_only(host: str, answer: bool) -> None:
+    """P11: only addresses of this machine count as loopback, where any caller is admitted."""
+    assert answer is settings.is_loopback(host)
+
+
+def test_defaults_admit_nobody_from_outside() -> None:
+    """P11: without settings the node listens on loopback only, and sends nothing to anybody."""
+    loaded = load(None)
+
+    assert settings.is_loopback(loaded.reception.host)
+    assert ((), ()) == (loaded.peers, loaded.destinations)
+
+
 def test_digest_names_the_values() -> None:
     """The digest of a group is the same for the same values and differs for others."""
     first = settings.Criteria()

@@ -37,13 +37,16 @@ class Ran:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run `tfkt-node` in this process: `command("score", folder)`; no traceback may show."""
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run `tfkt-node` in this process: `command("score", folder)`; no traceback may show.
+
+    What its scoring process writes is captured as well.
+    """
 
     def run_it(*arguments: object) -> Ran:
-        capsys.readouterr()
+        capfd.readouterr()
         code = run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         return Ran(code, out, err)
 

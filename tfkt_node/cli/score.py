@@ -68,13 +68,13 @@ def score(
         given = intake.settle_repeats(_read_files(paths, Path(scratch)))
         assessed = _assess(settings, intake.group_series(given))
         given = document.settle_outcomes(given, assessed)
+        if as_json:
+            print_json(document.document(given, assessed, bundle, settings.criteria))
+        else:
+            _print_series(assessed)
+            _print_files(given)
         if figure is not None:
             _draw(figure, assessed)
-    if as_json:
-        print_json(document.document(given, assessed, bundle, settings.criteria))
-    else:
-        _print_series(assessed)
-        _print_files(given)
     _exit(given, assessed)
 
 
