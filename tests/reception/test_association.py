@@ -16,9 +16,10 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     MRImageStorage,
 )
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.sop_class import Verification
 
+from tests.reception.scu import associate
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
@@ -28,14 +29,6 @@ from tfkt_node.records import CT_IMAGE, IMPLEMENTATION_CLASS_UID, AssociationEnd
 from tfkt_node.settings import Peer, Reception
 
 pytestmark = pytest.mark.station
-
-
-def associate(port, contexts=None, calling="SCANNER", called="TFKT_NODE"):
-    ae = AE(calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    ae.connection_timeout = 5
-    contexts = contexts or [build_context(CT_IMAGE, ExplicitVRLittleEndian)]
-    return ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called)
 
 
 def listens(port):

@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, build_context
 
 from tests.reception import strace_checker
+from tests.reception.scu import associate
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.instances import Spool
-from tfkt_node.records import CT_IMAGE
 
 pytestmark = pytest.mark.crash
 
@@ -33,13 +31,6 @@ def serve(spool, *before):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return process, int(process.stdout.readline())
-
-
-def associate(port):
-    ae = AE("SCANNER")
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = 30
-    contexts = [build_context(CT_IMAGE, ExplicitVRLittleEndian)]
-    return ae.associate("127.0.0.1", port, contexts=contexts, ae_title="TFKT_NODE")
 
 
 def end(process):

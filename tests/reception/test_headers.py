@@ -209,3 +209,17 @@ def test_deflate_bomb_does_not_go_off(read):
 
     assert header.modality == "CT"
     assert peak_bytes < 3 * HEADER_BYTES
+
+
+def test_sequence_of_unknown_vr_is_copied(read, ct):
+    """A sequence that passed through a system without its VR is implicit VR inside."""
+    inside = encoded(ct.RequestAttributesSequence[0], ImplicitVRLittleEndian)
+    item = b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside
+    header = b"\x40\x00\x75\x02UN\0\0"
+    defined = header + len(item).to_bytes(4, "little") + item
+    undefined = header + b"\xff\xff\xff\xff" + item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+    for content in (defined, undefined):
+        attributes = read(content).attributes
+        copied = pydicom.dcmread(io.BytesIO(meta_of(ExplicitVRLittleEndian) + attributes))
+        assert copied.RequestAttributesSequence == ct.RequestAttributesSequence

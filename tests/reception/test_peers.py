@@ -12,10 +12,11 @@ from io import BytesIO
 import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
+from tests.reception.scu import associate
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.indexing import reconcile
@@ -43,12 +44,6 @@ def sendable(path):
         return None
     one = (*map(str, uids), content[start:])
     return one if all(one) else None  # a C-STORE names both UIDs and carries a data set
-
-
-def associate(port, contexts):
-    ae = AE("ZOO")
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
-    return ae.associate("127.0.0.1", port, contexts=contexts, ae_title="TFKT_NODE")
 
 
 def send_raw(assoc, sop_class, sop_instance, syntax, dataset):

@@ -55,7 +55,7 @@ class _Visit:
     message_bytes: int = 0
 
 
-class _Line(socket.socket):
+class Line(socket.socket):
     """A connection that can be shut down although the peer has already reset it.
 
     The library does not close a socket whose shutdown fails, so that its descriptor would stay open
@@ -63,6 +63,7 @@ class _Line(socket.socket):
     """
 
     def shutdown(self, how: int) -> None:
+        """Shut down; a connection that is gone already is no error."""
         with contextlib.suppress(OSError):
             super().shutdown(how)
 
@@ -150,7 +151,7 @@ class StorageSCP:
     def _limit_silence(self, event: Any) -> None:
         """Bound the wait inside a PDU: without it a stalled peer holds its place for ever."""
         transport = event.assoc.dul.socket
-        transport.socket = _Line(fileno=transport.socket.detach())
+        transport.socket = Line(fileno=transport.socket.detach())
         transport.socket.settimeout(self._settings.socket_timeout_s)
 
     def _limit_size(self, event: Any) -> None:
