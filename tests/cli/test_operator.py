@@ -16,7 +16,7 @@ from tests.cli.conftest import Ran
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.cli.options import login_name
 from tfkt_node.cli.series import state_of
-from tfkt_node.records import ObjectKind
+from tfkt_node.records import ObjectKind, Reason, RevisionState
 
 pytestmark = pytest.mark.station
 
@@ -79,7 +79,7 @@ def test_series_are_listed(node: Command, store: Store) -> None:
 
     assert out.index("open, 2 instances, quiet 30 of 30 s") < out.index("assessed, 6 instances")
     assert "LIMITED" in out
-    assert "45 s" in out
+    assert "45 s to verdict" in out
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,8 @@ def test_waiting_is_counted_to_the_quiet_period(store: Store) -> None:
     told = state_of(row, row.quiet_since + timedelta(seconds=12), 30.0)
 
     assert "open, 1 instance, quiet 12 of 30 s" == told
+    again = replace(row, revision=2, state=RevisionState.FAILED, reason=Reason.SCORER_CRASHED)
+    assert "revision 2 failed (SCORER_CRASHED), 1 instance" == state_of(again, making.at(0), 30)
 
 
 @pytest.mark.parametrize("key", ["1", "1.2.9"])

@@ -63,6 +63,20 @@ def test_tables_do_not_interpret(capsys: pytest.CaptureFixture[str]) -> None:
     assert "y" * 120 in out
 
 
+def test_narrow_tables_lose_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a table is wider than the terminal its cells are folded, never cut."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    print_table("", ("verdict", "why"), [("NON_DIAGNOSTIC", "word" * 30)])
+
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert 30 == out.replace("\n", "").replace(" ", "").replace("NON_DIAGNOSTIC", "").count("word")
+
+
 def test_bars_show_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
     """Piped, no bar is written anywhere."""
     with progress() as bar:

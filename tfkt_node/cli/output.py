@@ -85,10 +85,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         box=box.SIMPLE_HEAD if columns else None,
         show_header=bool(columns),
         show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for name in columns:
+        # Folded, never cut: half a verdict is worse than a tall line.
         table.add_column(
-            name.removeprefix(">"), justify="right" if name.startswith(">") else "left"
+            name.removeprefix(">"),
+            justify="right" if name.startswith(">") else "left",
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))

@@ -105,8 +105,7 @@ def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
     now = datetime.now(UTC)
     print_table(
         "",
-        (">id", "study date", "accession", "description", "from", ">revision", ">score",
-         "verdict", "flag", "state", ">to verdict"),
+        (">id", "study date", "accession", "description", "from", ">score", "verdict", "state"),
         [
             (
                 str(row.series_id),
@@ -114,31 +113,27 @@ def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
                 row.accession_number or NOTHING,
                 row.series_description or NOTHING,
                 row.calling_ae,
-                str(row.revision),
                 number(row.score),
-                str(row.verdict or NOTHING),
-                "flag" if row.flagged else "",
+                f"{row.verdict or NOTHING}{', flagged' if row.flagged else ''}",
                 state_of(row, now, quiet_s),
-                _time_to_verdict(row),
             )
             for row in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def state_of(row: SeriesRow, now: datetime, quiet_s: float) -> str:
     """Say where a series stands: `open, 64 instances, quiet 12 of 30 s`."""
-    size = counted(row.instances, "instance")
+    state = f"revision {row.revision} " if row.revision > 1 else ""
+    state += row.state.lower().replace("_", " ")
+    parts = [f"{state} ({row.reason})" if row.reason else state, counted(row.instances, "instance")]
+    seconds = _seconds_to_verdict(row)
     if row.state is RevisionState.OPEN:
         quiet = max(0.0, (now - row.quiet_since).total_seconds())
-        return f"open, {size}, quiet {min(quiet, quiet_s):.0f} of {quiet_s:.0f} s"
-    reason = f" ({row.reason})" if row.reason else ""
-    return f"{row.state.lower().replace('_', ' ')}, {size}{reason}"
-
-
-def _time_to_verdict(row: SeriesRow) -> str:
-    seconds = _seconds_to_verdict(row)
-    return NOTHING if seconds is None else duration(seconds)
+        parts.append(f"quiet {min(quiet, quiet_s):.0f} of {quiet_s:.0f} s")
+    elif seconds is not None:
+        parts.append(f"{duration(seconds)} to verdict")
+    return ", ".join(parts)
 
 
 def _seconds_to_verdict(row: SeriesRow) -> float | None:
@@ -180,7 +175,11 @@ def show(
                 key for key in columns if any(_cell(row[key]) != NOTHING for row in detail[name])
             ]
             rows = [[_cell(row[key]) for key in told] for row in detail[name]]
-            print_table(name.capitalize(), [_words(key) for key in told], rows)
+            words = [_words(key) for key in told]
+            if len(rows) == 1:  # one row reads better downwards
+                print_table(name.capitalize(), (), list(zip(words, rows[0], strict=True)))
+            else:
+                print_table(name.capitalize(), words, rows)
 
 
 def _words(key: str) -> str:
