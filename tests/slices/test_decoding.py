@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate
 
 from tests.slices.ct_images import ct, enhanced
 from tfkt_node.records import FloatArray, Reason, SetAside
-from tfkt_node.slices.codecs import DECODERS, declared_size, decode
+from tfkt_node.slices.codecs import DECODERS, LOSSLESS, declared_size, decode
 from tfkt_node.slices.decoding import decodable_syntaxes, decode_hu, raw_hu, read_dataset
 
 KNOWN_HU = {
@@ -257,17 +257,20 @@ def test_broken_stream_names_its_syntax_and_nothing_of_the_library() -> None:
     assert detail.startswith("JPEG-LS Lossless Image Compression could not be decoded (")
 
 
-def test_decodable_syntaxes_are_unique_and_prefer_compressed_then_explicit() -> None:
-    """An acceptor that takes the first match keeps compressed data compressed."""
+def test_decodable_syntaxes_put_lossy_ones_last() -> None:
+    """An acceptor that takes the first match keeps what is compressed, and never asks for loss."""
     syntaxes = decodable_syntaxes()
-
-    assert len(set(syntaxes)) == len(syntaxes) == len(DECODERS) + 4
-    assert syntaxes[-4:] == (
+    native = (
         "1.2.840.10008.1.2.1",
         "1.2.840.10008.1.2",
         "1.2.840.10008.1.2.1.99",
         "1.2.840.10008.1.2.2",
     )
+
+    assert len(set(syntaxes)) == len(syntaxes) == len(DECODERS) + 4
+    start = syntaxes.index(native[0])
+    assert set(syntaxes[:start]) == LOSSLESS
+    assert syntaxes[start : start + 4] == native
 
 
 # --------------------------------------------------------------------------- Hounsfield units

@@ -29,17 +29,16 @@ UNCOMPRESSED = (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )
-"""In the order of preference, after the compressed ones."""
+"""Accepted in any case, in the order of preference."""
 
 
 def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
-    """Return the transfer syntaxes to accept, the preferred first.
+    """Return the transfer syntaxes to accept, the preferred first: the acceptor's order decides.
 
-    The acceptor's order decides. Compressed ones come first, so that what is compressed stays so;
-    decodable: in the caller's order, which should name lossless ones before lossy ones.
+    decodable: in the caller's order of preference, which is kept; what it lacks of the uncompressed
+    ones follows.
     """
-    compressed = [uid for uid in dict.fromkeys(map(str, decodable)) if uid not in UNCOMPRESSED]
-    return [*compressed, *map(str, UNCOMPRESSED)]
+    return list(dict.fromkeys(map(str, (*decodable, *UNCOMPRESSED))))
 
 
 def application_entity(settings: Reception, decodable: Sequence[str]) -> AE:

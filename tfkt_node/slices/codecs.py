@@ -97,11 +97,25 @@ DECODERS: dict[str, tuple[str, Decode]] = {
     JPEG_SPECTRAL: ("imagecodecs", _jpeg),
     JPEG_XL: ("imagecodecs", _jpeg_xl),
 }
-"""Transfer syntax -> (library, decoder). Lossless ones first: the order reception prefers."""
+"""Transfer syntax -> (library, decoder), in the order that reception prefers."""
+
+LOSSLESS = frozenset(
+    {
+        JPEG_2000_LOSSLESS,
+        HTJ2K_LOSSLESS_RPCL,
+        HTJ2K_LOSSLESS,
+        JPEG_LS_LOSSLESS,
+        JPEG_LOSSLESS_SV1,
+        JPEG_LOSSLESS,
+        RLE_LOSSLESS,
+        JPEG_XL_LOSSLESS,
+    }
+)
+"""Syntaxes that keep every value; JPEG 2000 and HTJ2K without that name may or may not."""
 
 
 def available() -> tuple[str, ...]:
-    """Transfer syntaxes whose library is installed, lossless ones first."""
+    """Transfer syntaxes whose library is installed."""
     return tuple(uid for uid, (library, _) in DECODERS.items() if find_spec(library) is not None)
 
 

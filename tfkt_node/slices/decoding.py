@@ -78,10 +78,12 @@ class _Layout:
 def decodable_syntaxes() -> tuple[str, ...]:
     """Transfer syntaxes that can be decoded here, in the order an acceptor should prefer.
 
-    Compressed ones first, so that compressed data stay as they are; then explicit before implicit
-    VR, and the rarities last.
+    Lossless compressed ones first, so that compressed data stay as they are; then the native ones,
+    explicit before implicit VR; lossy ones last, so that no sender with a choice loses anything.
     """
-    return (*codecs.available(), *NATIVE)
+    lossless = [uid for uid in codecs.available() if uid in codecs.LOSSLESS]
+    lossy = [uid for uid in codecs.available() if uid not in codecs.LOSSLESS]
+    return (*lossless, *NATIVE, *lossy)
 
 
 def decode_hu(ds: Dataset, frame: int | None = None) -> FloatArray:
