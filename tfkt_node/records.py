@@ -45,6 +45,32 @@ AXIAL_LIMIT_DEG = 35.0
 """Angle between slice normal and table axis up to which a plane counts as axial: gantries tilt up
 to 30 degrees, coronal and sagittal planes lie at 90."""
 
+PATIENT_AND_STUDY = (
+    # Type 2: always there, if need be empty
+    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName",
+    "PatientID", "PatientBirthDate", "PatientSex", "StudyID",
+    # General Study
+    "StudyDescription", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
+    "RequestingService", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence",
+    "ReasonForPerformedProcedureCodeSequence", "ReferencedStudySequence",
+    # Patient
+    "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "PatientBirthTime",
+    "EthnicGroup", "PatientComments", "ReferencedPatientSequence", "QualityControlSubject",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    # Patient Study
+    "AdmittingDiagnosesDescription", "PatientAge", "PatientSize", "PatientWeight", "Occupation",
+    "AdditionalPatientHistory", "AdmissionID", "PatientSexNeutered", "MedicalAlerts", "Allergies",
+    "PregnancyStatus",
+    # Clinical Trial Subject, Clinical Trial Study
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+)  # fmt: skip
+"""Keywords of the patient and study level (PS3.3 C.7.1, C.7.2) that the objects of a study share:
+reception keeps them as received, the report copies them."""
+
 
 class Reason(StrEnum):
     """Why something was not scored, or why a verdict is not sure. One sentence each."""

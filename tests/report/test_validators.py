@@ -18,6 +18,7 @@ from tests.report import samples
 from tests.report.test_identity import NAMES, elements
 from tfkt_node.records import (
     CT_IMAGE,
+    PATIENT_AND_STUDY,
     EvidenceInstance,
     Outcome,
     Reason,
@@ -26,7 +27,7 @@ from tfkt_node.records import (
     StackSummary,
 )
 from tfkt_node.report import codes, key_objects, structured_report, uids
-from tfkt_node.report.identity import COPIED, TYPE_2
+from tfkt_node.report.identity import TYPE_2
 
 pytestmark = pytest.mark.peers
 
@@ -42,7 +43,7 @@ def of_real_series(folder: Path) -> ReportRecord:
     files = sorted(folder.glob("*.dcm"))
     header = dcmread(files[0], stop_before_pixels=True)
     attributes = Dataset()
-    for keyword in ("SpecificCharacterSet", "StudyInstanceUID", *COPIED):
+    for keyword in ("SpecificCharacterSet", "StudyInstanceUID", *PATIENT_AND_STUDY):
         if keyword in header:
             attributes[keyword] = header[keyword]
             attributes[keyword].is_undefined_length = False  # as reception writes sequences

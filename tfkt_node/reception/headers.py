@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from pydicom.charset import python_encoding
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -30,45 +31,24 @@ from tfkt_node.reception.elements import (
     walk,
 )
 from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, read_meta
-from tfkt_node.records import InstanceHeader, SetAside
+from tfkt_node.records import PATIENT_AND_STUDY, InstanceHeader, SetAside
 
-COPIED = {
-    0x00080005: "SpecificCharacterSet",
-    0x00080020: "StudyDate",
-    0x00080030: "StudyTime",
-    0x00080050: "AccessionNumber",
-    0x00080051: "IssuerOfAccessionNumberSequence",
-    0x00080070: "Manufacturer",
-    0x00080080: "InstitutionName",
-    0x00080090: "ReferringPhysicianName",
-    0x00080201: "TimezoneOffsetFromUTC",
-    0x00081010: "StationName",
-    0x00081030: "StudyDescription",
-    0x00081090: "ManufacturerModelName",
-    0x00081110: "ReferencedStudySequence",
-    0x00100010: "PatientName",
-    0x00100020: "PatientID",
-    0x00100021: "IssuerOfPatientID",
-    0x00100030: "PatientBirthDate",
-    0x00100040: "PatientSex",
-    0x00101010: "PatientAge",
-    0x00101020: "PatientSize",
-    0x00101030: "PatientWeight",
-    0x00180015: "BodyPartExamined",
-    0x00181000: "DeviceSerialNumber",
-    0x00181030: "ProtocolName",
-    0x0020000D: "StudyInstanceUID",
-    0x00200010: "StudyID",
-    0x00400275: "RequestAttributesSequence",
-}
-"""The attributes that a report copies, all of them below the pixel data."""
+SERIES_AND_SCANNER = (
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "StudyInstanceUID", "BodyPartExamined",
+    "ProtocolName", "RequestAttributesSequence", "Manufacturer", "ManufacturerModelName",
+    "InstitutionName", "StationName", "DeviceSerialNumber",
+)  # fmt: skip
+COPIED = frozenset(
+    int(tag_for_keyword(keyword) or 0) for keyword in (*PATIENT_AND_STUDY, *SERIES_AND_SCANNER)
+)
+"""Tags of the attributes that a report may copy, all of them ahead of the pixel data."""
 
 CHARACTER_SET, MODALITY, SERIES_DESCRIPTION = 0x00080005, 0x00080060, 0x0008103E
 MANUFACTURER, SOP_CLASS = 0x00080070, 0x00080016
 STUDY_DATE, ACCESSION_NUMBER = 0x00080020, 0x00080050
 PATIENT_ID, STUDY_UID, SERIES_UID = 0x00100020, 0x0020000D, 0x0020000E
 INSTANCE_NUMBER, IMAGES_IN_ACQUISITION, IN_SERIES = 0x00200013, 0x00201002, 0x00201209
-READ = frozenset(COPIED) | {
+READ = COPIED | {
     MODALITY,
     SERIES_DESCRIPTION,
     SOP_CLASS,

@@ -19,7 +19,7 @@ from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
-from tfkt_node.records import Permanent, ReportRecord
+from tfkt_node.records import PATIENT_AND_STUDY, Permanent, ReportRecord
 from tfkt_node.report import uids
 
 TYPE_2 = (
@@ -28,34 +28,11 @@ TYPE_2 = (
 )  # fmt: skip
 """Elements that must be there, if need be empty (PS3.3 C.7.1.1, C.7.2.1)."""
 
-COPIED = (
-    *TYPE_2,
-    # General Study
-    "StudyDescription", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
-    "RequestingService", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence",
-    "ReasonForPerformedProcedureCodeSequence", "ReferencedStudySequence",
-    # Patient
-    "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence",
-    "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "PatientBirthTime",
-    "EthnicGroup", "PatientComments", "ReferencedPatientSequence", "QualityControlSubject",
-    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
-    # Patient Study
-    "AdmittingDiagnosesDescription", "PatientAge", "PatientSize", "PatientWeight", "Occupation",
-    "AdditionalPatientHistory", "AdmissionID", "PatientSexNeutered", "MedicalAlerts", "Allergies",
-    "PregnancyStatus",
-    # Clinical Trial Subject, Clinical Trial Study
-    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
-)  # fmt: skip
-"""Keywords of the patient and study level (PS3.3 C.7.1, C.7.2) that objects of a study share."""
-
 CHARACTER_SET = 0x00080005
 STUDY_UID = 0x0020000D
 TIMEZONE = 0x00080201
 
-_COPIED_TAGS = frozenset(tag_for_keyword(keyword) for keyword in COPIED)
+_COPIED_TAGS = frozenset(tag_for_keyword(keyword) for keyword in PATIENT_AND_STUDY)
 
 
 @dataclass(frozen=True, slots=True)
