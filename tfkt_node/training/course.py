@@ -13,7 +13,7 @@ from tfkt_node.iqa import bundle
 from tfkt_node.iqa.engine import open_engine
 from tfkt_node.iqa.network import Network
 from tfkt_node.iqa.uncertainty import Calibration
-from tfkt_node.training import bundle_text, dataset, evaluation, export, measures
+from tfkt_node.training import bundle_text, dataset, evaluation, export, measures, real_images
 from tfkt_node.training.baselines import ridge
 from tfkt_node.training.collection import Part, clean_slices, split
 from tfkt_node.training.dataset import Dataset, Row
@@ -71,6 +71,9 @@ def train(folders: Folders, recipe: Recipe, workers: int, track: Track) -> Train
 
     workers: processes that simulate. Raises Misconfigured when data are missing.
     """
+    # Read first what is only needed last: an hour from now is late to miss them.
+    real_images.anchors(folders.data)
+    real_images.dose_pairs(folders.data)
     prepared = dataset.prepare(folders.data, folders.work, recipe.data, workers, track)
     network = fit(prepared, recipe.fit, track)
     calibration = calibrate(prepared, network, recipe)
