@@ -60,10 +60,12 @@ def demo(
     machine's loopback, both series go through real DICOM associations, and what is left to look at
     are the images, the reports and a picture.
     """
+    from tfkt_node import logs
     from tfkt_node.iqa.bundle import load
-    from tfkt_node.settings import Scoring
+    from tfkt_node.settings import Logging, Scoring
 
     began = time.monotonic()
+    logs.configure(Logging(level="ERROR", format="text"))
     _make_room(source, output)
     load(Scoring().bundle)  # says at once, and clearly, when the bundle is not there
     both = _make_series(source, output)
@@ -179,11 +181,9 @@ def _settings(folder: Path, pacs_port: int) -> Settings:
 
 @contextmanager
 def _node(settings: Settings) -> Iterator[Node]:
-    from tfkt_node import logs
     from tfkt_node.audit import store
     from tfkt_node.node import Node
 
-    logs.configure(settings.logging)
     settings.storage.spool.mkdir(parents=True)
     store.upgrade(settings.storage.database_url)
     with Node(settings) as node:
