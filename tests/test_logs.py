@@ -45,3 +45,11 @@ def test_own_line_loses_its_traceback_only() -> None:
 
     assert KeepIdentifiersOut().filter(own)
     assert "scorer.error type=ValueError" == logging.Formatter().format(own)
+
+
+def test_pairs_never_replace_what_every_line_has() -> None:
+    line = JsonLines().format(record("tfkt_node.x", logging.INFO, "event at=nowhere level=9"))
+
+    said = json.loads(line)
+    assert ("INFO", "event") == (said["level"], said["event"])
+    assert said["at"].startswith("20")

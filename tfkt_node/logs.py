@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"at": at, "level": record.levelname, "logger": record.name, "event": event}
         said = {} if pairs or not rest else {"message": rest}
-        return json.dumps({**head, **said, **pairs})
+        return json.dumps({**said, **pairs, **head})
 
 
 class KeepIdentifiersOut(logging.Filter):
@@ -43,7 +43,7 @@ class KeepIdentifiersOut(logging.Filter):
             return True
         if record.levelno < logging.ERROR:
             return False
-        record.msg, record.args = f"library.error at={record.module}:{record.lineno}", ()
+        record.msg, record.args = f"library.error where={record.module}:{record.lineno}", ()
         return True
 
 
@@ -59,3 +59,6 @@ def configure(settings: Logging) -> None:
         warnings.simplefilter("ignore")
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    if settings.level != "DEBUG":
+        # Our own lines say what became of each association and delivery, with the cure.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

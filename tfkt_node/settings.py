@@ -212,7 +212,7 @@ class Logging(Group):
     """What is written about the work."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least severity that is written"
+        "INFO", description="least severity written; DEBUG quotes libraries, identifiers included"
     )
     format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto: text on a terminal, else JSON lines"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tfkt_node.cli.options import load_settings
+from tfkt_node.cli.options import keep_files_private, load_settings
 
 app = typer.Typer(
     help="Look after the audit database.", no_args_is_help=True, rich_markup_mode=None
@@ -20,6 +20,7 @@ def db() -> None:
 def upgrade(context: typer.Context) -> None:
     """Make the audit database, or bring it to the newest schema. Nothing else changes it."""
     settings = load_settings(context)
+    keep_files_private()
     from tfkt_node.audit import store
 
     if not settings.storage.database:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,11 @@ def refuse_absent_database(settings: Settings) -> None:
             f"there is no audit database at {path}: name the settings file of the node with "
             "--config, or make the database with `tfkt-node db upgrade`"
         )
+
+
+def keep_files_private() -> None:
+    """Let only this user read what the process writes: spool and database hold patients' data."""
+    os.umask(0o077)
 
 
 def login_name() -> str:

@@ -6,7 +6,7 @@ import errno
 
 import typer
 
-from tfkt_node.cli.options import load_settings
+from tfkt_node.cli.options import keep_files_private, load_settings
 from tfkt_node.records import Permanent
 
 NO_LISTENING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
@@ -19,6 +19,7 @@ def serve(context: typer.Context) -> None:
     newest schema: run `tfkt-node db upgrade` first.
     """
     settings = load_settings(context)
+    keep_files_private()
     from tfkt_node import logs
     from tfkt_node.node import Node
 
