@@ -26,7 +26,7 @@ class DataRecipe:
     slices_per_patient: int = 6
     calibration_patients: int = 15
     test_patients: int = 13
-    draws: int = 2
+    draws: int = 1
     doses: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8, 1 / 10, 1 / 16, 1 / 32)
     thinned: tuple[tuple[int, float], ...] = ((180, 1.0), (144, 1 / 2), (120, 1 / 4))
     smoothed: tuple[float, ...] = (1.0, 1 / 4, 1 / 8)
@@ -44,7 +44,7 @@ class FitRecipe:
     seed: int = 1
     feed_forward: Literal["kan", "mlp"] = "kan"
     ratio: float = 0.5
-    epochs: int = 6
+    epochs: int = 7
     batch: int = 8
     rate: float = 1e-3
     warm_up: float = 0.2
