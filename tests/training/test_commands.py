@@ -36,6 +36,17 @@ def test_train_refuses_a_recipe_it_does_not_know(run, tmp_path, capsys):
     assert "epoch is not a constant of a recipe" in capsys.readouterr().err
 
 
+def test_evaluate_needs_the_patients_of_the_card(run, tmp_path, capsys):
+    """Other data than the bundle was tested on give no figures under its name."""
+    (tmp_path / "ct-clean").mkdir()
+    (tmp_path / "ct-clean" / "index.csv").write_text("file,patient,region,pixel_mm\n")
+
+    code = run(["evaluate", "--data", str(tmp_path)])
+
+    assert code == 2
+    assert "lacks 13 of the 13 patients" in capsys.readouterr().err
+
+
 def test_evaluate_names_a_bundle_that_is_not_there(run, tmp_path, capsys):
     """A bundle that does not exist is an error of use."""
     code = run(["evaluate", "--bundle", "no-such", "--data", str(tmp_path)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
@@ -103,6 +106,20 @@ def test_impossible_doses_are_refused(slice_, dose):
     """A dose fraction lies in (0, 1]."""
     with pytest.raises(ValueError, match="dose fraction"):
         slice_.inserted(dose, np.random.default_rng(0))
+
+
+def test_simulation_needs_no_torch():
+    """The demonstration simulates with numpy and scipy alone: no extra is needed."""
+    check = (
+        "import sys, tfkt_node.training.simulation;"
+        "print(sorted({'torch', 'skimage', 'openvino'} & set(sys.modules)))"
+    )
+
+    said = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert said.strip() == "[]"
 
 
 def test_slices_that_are_not_square_are_refused():

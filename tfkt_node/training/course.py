@@ -13,9 +13,10 @@ from tfkt_node.iqa import bundle
 from tfkt_node.iqa.engine import open_engine
 from tfkt_node.iqa.network import Network
 from tfkt_node.iqa.uncertainty import Calibration
+from tfkt_node.records import Misconfigured
 from tfkt_node.training import bundle_text, dataset, evaluation, export, measures, real_images
 from tfkt_node.training.baselines import ridge
-from tfkt_node.training.collection import Part, clean_slices, split
+from tfkt_node.training.collection import Part, clean_slices
 from tfkt_node.training.dataset import Dataset, Row
 from tfkt_node.training.evaluation import Evaluation, Figure
 from tfkt_node.training.fit import fit, predict
@@ -87,10 +88,19 @@ def train(folders: Folders, recipe: Recipe, workers: int, track: Track) -> Train
 
 
 def evaluate(shipped: bundle.Bundle, data: Path, track: Track) -> Evaluation:
-    """Put a bundle, run by OpenVINO, to exactly the patients that its recipe held out."""
+    """Put a bundle, run by OpenVINO, to exactly the patients that its card names as held out.
+
+    Raises Misconfigured when slices of one of them are not in `data`.
+    """
     recipe = read(shipped.folder / bundle.RECIPE)
-    parts = split(clean_slices(data, recipe.data), recipe.data)
-    slices = [s for s in clean_slices(data, recipe.data) if parts[s.patient] is Part.TEST]
+    named = set(shipped.card["data"]["test_patients"])
+    slices = [s for s in clean_slices(data, recipe.data) if s.patient in named]
+    missing = len(named) - len({s.patient for s in slices})
+    if missing:
+        raise Misconfigured(
+            f"{data}: ct-clean lacks {missing} of the {len(named)} patients that bundle "
+            f"{shipped.name} was tested on; give the data that it was trained with"
+        )
     engine = open_engine(shipped, "openvino")
     found = evaluation.held_out(slices, recipe.data, engine.quality, shipped.calibration, track)
     real = evaluation.real(data, engine.quality, shipped.calibration)

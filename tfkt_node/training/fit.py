@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,13 @@ def fit(dataset: Dataset, recipe: FitRecipe, track: Track) -> Network:
     """Fit bridge, Swin and head on the training patients; the features keep ImageNet's weights.
 
     Returns the network in evaluation mode. The same recipe and data give the same weights on one
-    machine with one thread.
+    machine.
     """
+    with _one_thread():
+        return _fit(dataset, recipe, track)
+
+
+def _fit(dataset: Dataset, recipe: FitRecipe, track: Track) -> Network:
     torch.manual_seed(recipe.seed)
     network = build(NetworkConfig(feed_forward=recipe.feed_forward, ratio=recipe.ratio))
     load_imagenet(network.features)
@@ -48,6 +54,17 @@ def fit(dataset: Dataset, recipe: FitRecipe, track: Track) -> Network:
             optimiser.step()
             schedule.step()
     return network.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads add up in another order, which would end in other weights."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def predict(network: Network, maps: HalfArray, batch: int = 32) -> npt.NDArray[np.float64]:
