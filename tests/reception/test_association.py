@@ -179,6 +179,19 @@ def test_p11_unlisted_caller_is_rejected_beyond_loopback(listen):
     assert admitted
 
 
+def test_p11_fault_in_the_check_rejects(listen, monkeypatch, caplog):
+    """P11: when the check itself fails, nobody comes in, and the sender may try again."""
+    listening = listen()
+    monkeypatch.setattr(Door, "rejection", lambda *_: (_ for _ in ()).throw(RuntimeError("MARKER")))
+
+    assoc = associate(listening.port)
+
+    assert assoc.is_rejected
+    assert assoc.acceptor.primitive.result == 2
+    assert "RuntimeError" in caplog.text
+    assert "MARKER" not in caplog.text
+
+
 def test_peer_silent_inside_a_pdu_is_closed_and_others_are_served(listen, make_ct):
     """P7: a peer that stops inside a PDU loses its place, and others are served meanwhile."""
     listening = listen(socket_timeout_s=1.0)

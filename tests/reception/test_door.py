@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tfkt_node.reception.door import UNKNOWN_CALLER, WRONG_CALLED_TITLE, WRONG_NETWORK, Door
+from tfkt_node.reception.door import (
+    UNKNOWN_CALLER,
+    WRONG_CALLED_TITLE,
+    WRONG_NETWORK,
+    Door,
+    resolve,
+)
 from tfkt_node.settings import Peer, Reception
 
 BEYOND = Reception(host="0.0.0.0")
@@ -16,7 +22,7 @@ PEERS = [
 ]
 
 
-def resolve(host):
+def look_up(host):
     return {"pacs.example": ["192.0.2.5", "2001:db8::5"]}.get(host, [])
 
 
@@ -39,7 +45,7 @@ def resolve(host):
 )
 def test_p11_title_and_network_must_both_match(calling, address, expected):
     """P11: beyond loopback a caller needs title and address of one peer with send = true."""
-    door = Door(BEYOND, PEERS, resolve)
+    door = Door(BEYOND, PEERS, look_up)
 
     assert door.rejection(calling, "TFKT_NODE", address) == expected
 
@@ -56,3 +62,9 @@ def test_p11_on_loopback_any_caller_is_admitted(host):
 
     assert door.rejection("ANYONE", "TFKT_NODE", "127.0.0.1") is None
     assert door.rejection("ANYONE", "TFKT_node", "127.0.0.1") == WRONG_CALLED_TITLE
+
+
+@pytest.mark.parametrize("host", ["pacs..local", "x" * 64])
+def test_p11_name_that_cannot_be_looked_up_has_no_address(host):
+    """P11: a host that is no name has no address, and is no fault."""
+    assert resolve(host) == []

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import _config, evt
 from pynetdicom.pdu_primitives import A_P_ABORT
 
-from tfkt_node.reception.door import Door
+from tfkt_node.reception.door import Door, Rejection
 from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import (
     CANNOT_UNDERSTAND,
@@ -186,7 +186,10 @@ class StorageSCP:
     def _check_door(self, event: Any) -> None:
         request = event.assoc.requestor.primitive
         calling_ae, address = request.calling_ae_title, event.assoc.requestor.address
-        rejection = self._door.rejection(calling_ae, request.called_ae_title, address)
+        try:
+            rejection = self._door.rejection(calling_ae, request.called_ae_title, address)
+        except Exception as error:  # noqa: BLE001 - the library would let the caller in
+            rejection = Rejection(2, 1, 1, f"the check failed with {type(error).__name__}")
         if rejection is None:
             return
         LOGGER.warning(

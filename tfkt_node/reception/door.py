@@ -34,10 +34,10 @@ WRONG_NETWORK = Rejection(1, 1, 3, "calling AE title is known, but not from this
 
 
 def resolve(host: str) -> list[str]:
-    """Look up the addresses of a host; none when it is not known."""
+    """Look up the addresses of a host; none when it is not known or is no name."""
     try:
         return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None)]
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for a label that is empty or too long
         return []
 
 
