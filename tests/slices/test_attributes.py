@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence
 
+from tests.slices.ct_images import ct
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.slices.attributes import (
     FOREIGN_ERRORS,
@@ -15,6 +18,8 @@ from tfkt_node.slices.attributes import (
     foreign_errors_as,
     from_bytes,
     integer,
+    item,
+    read_dataset,
     text,
     texts,
 )
@@ -100,8 +105,6 @@ def test_attributes_of_a_header_come_back_as_they_were_encoded() -> None:
 @pytest.mark.parametrize("content", [b"", b"not DICOM at all", b"\0" * 128 + b"DICM"])
 def test_what_is_not_dicom_is_unreadable(tmp_path: Path, content: bytes) -> None:
     """An empty read is a broken file, not an image without attributes."""
-    from tfkt_node.slices.attributes import read_dataset
-
     path = tmp_path / "file.dcm"
     path.write_bytes(content)
 
@@ -109,3 +112,44 @@ def test_what_is_not_dicom_is_unreadable(tmp_path: Path, content: bytes) -> None
         read_dataset(path)
 
     assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_file_cut_off_inside_a_sequence_is_unreadable_wherever_it_is_cut(tmp_path: Path) -> None:
+    """pydicom raises OSError for some cuts, which says nothing about the disk."""
+    ds = ct(ReferencedImageSequence=Sequence([Dataset(), Dataset()]), PixelData=None)
+    for one in ds.ReferencedImageSequence:
+        one.ReferencedSOPInstanceUID = "1.2.3"
+        one.is_undefined_length_sequence_item = True
+    ds["ReferencedImageSequence"].is_undefined_length = True
+    path = tmp_path / "cut.dcm"
+    ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    whole = path.read_bytes()
+    start = whole.index(b"\x08\x00\x40\x11SQ")
+
+    for length in range(start + 12, whole.index(b"\xfe\xff\xdd\xe0")):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SetAside) as caught:
+            read_dataset(path)
+        assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_sequence_that_breaks_off_when_touched_is_not_there() -> None:
+    """A sequence is parsed when its value is asked for: an OSError of that is none of the disk."""
+    cut = raw("ReferencedImageSequence", "SQ", b"\xfe\xff\x00\xe0")
+
+    assert item(cut, "ReferencedImageSequence") is None
+
+
+def test_error_of_the_disk_says_nothing_about_the_file() -> None:
+    """A disk that fails is no reason to set an instance aside: it is tried again."""
+
+    def fail_within_a_sequence() -> None:
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError:
+            raise OSError("No tag to read")  # noqa: B904 - as pydicom does
+
+    with pytest.raises(OSError, match="Input/output"), foreign_errors_as(Reason.UNREADABLE, ""):
+        raise OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="No tag"), foreign_errors_as(Reason.UNREADABLE, ""):
+        fail_within_a_sequence()

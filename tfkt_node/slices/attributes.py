@@ -44,14 +44,26 @@ FOREIGN_ERRORS = (
 def foreign_errors_as(reason: Reason, detail: str) -> Iterator[None]:
     """Map what libraries raise on broken input to SetAside, and keep their warnings quiet.
 
-    The library's own text is dropped: it may quote values of the data set.
+    The library's own text is dropped: it may quote values of the data set. Errors of the file
+    system pass through.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except FOREIGN_ERRORS as error:
+    except (*FOREIGN_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and _is_of_the_disk(error):
+            raise
         raise SetAside(reason, f"{detail} ({type(error).__name__})") from error
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Tell an error of the system, which has a number, from pydicom's for a sequence cut off.
+
+    pydicom raises its own over any error inside a sequence, so the one beneath is looked at too.
+    """
+    beneath = error.__context__
+    return error.errno is not None or (isinstance(beneath, OSError) and beneath.errno is not None)
 
 
 def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
@@ -149,7 +161,7 @@ def _value(ds: Dataset, keyword: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             return ds.get(keyword)
-        except (*FOREIGN_ERRORS, NotImplementedError):
+        except (*FOREIGN_ERRORS, OSError):  # nothing is read from the disk here
             return None
 
 
