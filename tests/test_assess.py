@@ -210,6 +210,7 @@ def test_each_instance_ends_with_its_own_reason_and_the_rest_is_scored(
         write(short, "short"): Reason.UNDECODABLE,
         write(ct(person(), PixelData=None), "header"): Reason.NO_PIXELS,
         write(ct(person(), RescaleSlope=None), "slope"): Reason.NO_RESCALE,
+        write(ct(person(), RescaleSlope=1e36), "absurd"): Reason.NO_RESCALE,
     }
 
     found = assess([*series(5), *odd])
@@ -221,6 +222,28 @@ def test_each_instance_ends_with_its_own_reason_and_the_rest_is_scored(
     }
     details = {one.reason: one.detail for one in found.instances}
     assert details[Reason.UNDECODABLE] == "pixel data of 1000 bytes where the attributes say 524288"
+
+
+def test_slice_whose_quality_is_no_number_is_not_assessed_and_the_rest_is_scored(
+    assess: Callable[..., Assessment],
+    engine: NoiseEngine,
+    series: Callable[..., list[InstanceRef]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One NaN or infinity of the engine costs its slice, not the series, and no score (P6)."""
+    quality = engine.quality
+
+    def broken(slices: FloatArray) -> Float64Array:
+        return np.array([np.nan, np.inf, *quality(slices)[2:]])
+
+    monkeypatch.setattr(engine, "quality", broken)
+
+    found = assess(series(7))
+
+    assert found.outcome is Outcome.ASSESSED
+    assert (found.stacks[0].in_scope, found.stacks[0].out_of_scope) == (5, 2)
+    assert [Reason.SCORER_ERROR] * 2 + [None] * 5 == [one.reason for one in found.instances]
+    assert [None, None] == [one.score for one in found.stacks[0].slices[:2]]
 
 
 def test_no_detail_holds_an_identifier(

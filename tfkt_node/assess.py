@@ -7,6 +7,7 @@ holds an identifier.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -121,14 +122,19 @@ class Assessor:
             grids = [fit_to_grid(one.hu) for one in inside if one.hu is not None]
             quality = iter(self._engine.quality(np.stack(grids)) if grids else ())
             for one in chunk:
-                u = next(quality) if one.hu is not None else None
-                scores.append(self._scored(one, u))
-            measured.extend(one.measures for one in inside)
+                scored = self._scored(one, next(quality) if one.hu is not None else None)
+                scores.append(scored)
+                if scored.in_scope:
+                    measured.append(one.measures)
         found.record(stack.slices, scores)
         return statistics.summarize(stack, scores, measured, criteria.diagnostic_from)
 
     def _scored(self, one: _Look, u: float | None) -> SliceScore:
-        score, interval = (None, None) if u is None else uncertainty.score(self._calibration, u)
+        score, interval, reason = None, None, one.reason
+        if u is not None and math.isfinite(u):
+            score, interval = uncertainty.score(self._calibration, u)
+        elif u is not None:
+            reason = Reason.SCORER_ERROR
         position = one.where.position_mm
         return SliceScore(
             digest=one.where.instance.digest,
@@ -138,7 +144,7 @@ class Assessor:
             score=score,
             interval=interval,
             in_scope=score is not None,
-            reason=one.reason,
+            reason=reason,
             outline=one.outline,
         )
 

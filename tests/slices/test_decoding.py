@@ -353,6 +353,50 @@ def test_values_that_cannot_hold_hounsfield_units_have_no_rescale() -> None:
     )
 
 
+@pytest.mark.parametrize("slope", [4, 10, 1e20, 1e36, 1e308])
+def test_slope_beyond_any_scanner_is_no_rescale(slope: float) -> None:
+    """P6: a score of values that are ten or 1e36 times too large would be invented."""
+    ds = ct(stored(-1000, 40), RescaleSlope=slope, RescaleIntercept=0)
+
+    assert reason_of(ds) == (
+        Reason.NO_RESCALE,
+        "the rescaled values cannot hold Hounsfield units",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "slope", "intercept"),
+    [
+        ("u1", 8, "32.1216", -4047),  # lossy JPEG of 8 bits
+        ("u2", 12, "2.0002442", -4047),
+        ("u2", 12, "10", -10240),  # the extended scale for metal
+        ("i2", 16, "2.5", -3024),
+        ("u2", 16, "2", -1024),
+        ("u2", 16, "0.25", -1024),
+        ("i4", 32, "1", 0),
+    ],
+)
+def test_slope_that_scanners_write_is_taken(
+    dtype: str, bits: int, slope: str, intercept: int
+) -> None:
+    """The ceiling of the rescale leaves every honest header alone."""
+    ds = ct(
+        stored(0, 100, dtype=dtype),
+        BitsStored=bits,
+        HighBit=bits - 1,
+        RescaleSlope=slope,
+        RescaleIntercept=intercept,
+    )
+
+    expected = [intercept, np.float32(100 * float(slope) + intercept)]
+    assert expected == raw_hu(ds).ravel().tolist()
+
+
+def test_value_that_nothing_has_is_no_rescale() -> None:
+    """32 bits with slope 1 may hold Hounsfield units, and may hold 2e9, which are none."""
+    assert reason_of(ct(stored(-1000, 2_000_000_000, dtype="i4")))[0] is Reason.NO_RESCALE
+
+
 def test_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     """A file that left the spool is FILE_MISSING, not a broken one."""
     with pytest.raises(SetAside) as caught:

@@ -43,6 +43,10 @@ REACH_HU = (-900.0, 200.0)
 """Stored values that cannot reach from air to soft tissue are not Hounsfield units, whatever the
 rescale says: 8-bit screens, counts without intercept, slopes that are negative, zero or 1e-300."""
 
+WIDEST_HU = 200_000.0
+"""No header of a scanner lets 16 bits span more: slopes are 0.25 to 2.5, or larger with fewer bits
+(10 with 12 for metal, 32 with 8 after lossy JPEG). Nor has any value been measured above it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
@@ -228,7 +232,9 @@ def _name(syntax: str) -> str:
 def _rescaled(ds: Dataset, frame: int | None, layout: _Layout, stored: IntArray) -> FloatArray:
     slope, intercept = _rescale(ds, frame)
     reach = [value * slope + intercept for value in layout.span]
-    if reach[0] > REACH_HU[0] or reach[1] < REACH_HU[1]:
+    span = slope * min(layout.span[1] - layout.span[0], 0xFFFF)  # nobody fills 32 bits
+    is_possible = reach[0] <= REACH_HU[0] and REACH_HU[1] <= reach[1] and span <= WIDEST_HU
+    if not is_possible or stored.max() * slope + intercept > WIDEST_HU:
         raise SetAside(Reason.NO_RESCALE, "the rescaled values cannot hold Hounsfield units")
     return (stored * slope + intercept).astype(np.float32)
 
