@@ -7,7 +7,7 @@ from typing import Any
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
 
-from tfkt_node.reception.association import Line
+from tfkt_node.reception.line import Line
 from tfkt_node.records import CT_IMAGE
 
 
@@ -29,4 +29,4 @@ def associate(
 def _make_closable(event: Any) -> None:
     """Let the library close the socket also when the node was the first to hang up."""
     transport = event.assoc.dul.socket
-    transport.socket = Line(fileno=transport.socket.detach())
+    transport.socket = Line(transport.socket.detach(), "127.0.0.1", pdu_timeout_s=30)

@@ -68,3 +68,24 @@ def test_p11_on_loopback_any_caller_is_admitted(host):
 def test_p11_name_that_cannot_be_looked_up_has_no_address(host):
     """P11: a host that is no name has no address, and is no fault."""
     assert resolve(host) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "known"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.9.9.9", True),
+        ("2001:db8::5", True),
+        ("10.1.0.7", True),
+        ("10.9.9.8", False),
+        ("127.0.0.1", False),
+    ],
+)
+def test_p11_address_must_be_of_a_sender(address, known):
+    """P11: before a word is heard, the address alone must be one that a sender calls from."""
+    assert Door(BEYOND, PEERS, look_up).knows(address) is known
+
+
+def test_p11_every_address_is_known_on_loopback():
+    """P11: on loopback there are no strangers."""
+    assert Door(Reception(), ()).knows("127.0.0.1")

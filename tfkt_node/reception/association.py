@@ -6,7 +6,6 @@ value in a log (P1, P7, P10). Who may call is decided by the door (P11).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -29,6 +28,7 @@ from tfkt_node.reception.instances import (
     ReceivedInstance,
     Spool,
 )
+from tfkt_node.reception.line import Line
 from tfkt_node.reception.negotiation import application_entity
 from tfkt_node.records import (
     AssociationEnd,
@@ -53,19 +53,6 @@ class _Visit:
     refused: int = 0
     lost: bool = False
     message_bytes: int = 0
-
-
-class Line(socket.socket):
-    """A connection that can be shut down although the peer has already reset it.
-
-    The library does not close a socket whose shutdown fails, so that its descriptor would stay open
-    until the garbage is collected.
-    """
-
-    def shutdown(self, how: int) -> None:
-        """Shut down; a connection that is gone already is no error."""
-        with contextlib.suppress(OSError):
-            super().shutdown(how)
 
 
 class StorageSCP:
@@ -111,7 +98,7 @@ class StorageSCP:
             (self._settings.host, self._settings.port),
             block=False,
             evt_handlers=[
-                (evt.EVT_CONN_OPEN, self._limit_silence),
+                (evt.EVT_CONN_OPEN, self._guard),
                 (evt.EVT_CONN_CLOSE, self._forget_probe),
                 (evt.EVT_REQUESTED, self._check_door),
                 (evt.EVT_ESTABLISHED, self._open),
@@ -148,11 +135,28 @@ class StorageSCP:
 
     # ------------------------------------------------------------------ limits
 
-    def _limit_silence(self, event: Any) -> None:
-        """Bound the wait inside a PDU: without it a stalled peer holds its place for ever."""
-        transport = event.assoc.dul.socket
-        transport.socket = Line(fileno=transport.socket.detach())
-        transport.socket.settimeout(self._settings.socket_timeout_s)
+    def _guard(self, event: Any) -> None:
+        """Bound what the connection takes in, and hang up when it comes from a stranger.
+
+        The look at the address has a thread of its own: names may have to be looked up, and all
+        other callers wait while this handler runs.
+        """
+        transport, address = event.assoc.dul.socket, event.address[0]
+        line = Line(transport.socket.detach(), address, self._settings.socket_timeout_s)
+        transport.socket = line
+        threading.Thread(
+            target=self._hang_up_on_stranger, args=(line, address), daemon=True
+        ).start()
+
+    def _hang_up_on_stranger(self, line: Line, address: str) -> None:
+        try:
+            if self._door.knows(address):
+                return
+            why = "no sender calls from there"
+        except Exception as error:  # noqa: BLE001 - a fault must not let anybody in
+            why = f"the check failed with {type(error).__name__}"
+        LOGGER.info("connection.refused address=%s why=%r", address, why)
+        line.shutdown(socket.SHUT_RDWR)
 
     def _limit_size(self, event: Any) -> None:
         """Abort a message that has no end: the library gathers it in memory until then.

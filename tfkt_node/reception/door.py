@@ -52,6 +52,15 @@ class Door:
         self._senders = tuple(peer for peer in peers if peer.send)
         self._resolve = resolve
 
+    def knows(self, address: str) -> bool:
+        """Tell whether a caller from an address may be any sender, whatever its title.
+
+        May take long: it looks up the names of senders that are listed without a network.
+        """
+        return self._anyone or any(
+            self._comes_from(peer, _plain(address)) for peer in self._senders
+        )
+
     def rejection(self, calling_ae: str, called_ae: str, address: str) -> Rejection | None:
         """Return why a caller is turned away, or None to let it in. Case of titles counts."""
         if called_ae.strip() != self._called_ae:
