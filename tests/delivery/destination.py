@@ -26,7 +26,10 @@ SILENCE = -2
 
 
 class Destination:
-    """Listens on a free loopback port; `received` holds the data sets as they came in."""
+    """Listens on a free loopback port; `received` holds the data sets as they came in.
+
+    callers: implementation class UID and version name of each association.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Destination:
         ae_title: str = "PACS",
     ) -> None:
         self.received: list[bytes] = []
-        self.associations = 0
+        self.callers: list[tuple[str, str]] = []
         self._statuses = list(statuses)
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -56,9 +59,16 @@ class Destination:
             deliver=True,
         )
 
-    def _count(self, _: evt.Event) -> None:
+    @property
+    def associations(self) -> int:
+        return len(self.callers)
+
+    def _count(self, event: evt.Event) -> None:
+        caller = event.assoc.requestor
         with self._lock:
-            self.associations += 1
+            self.callers.append(
+                (str(caller.implementation_class_uid), str(caller.implementation_version_name))
+            )
 
     def _store(self, event: evt.Event) -> int | Dataset:
         with self._lock:

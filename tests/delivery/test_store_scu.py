@@ -14,7 +14,12 @@ from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SILENCE, SR, D
 from tests.orthanc import OrthancServer, free_port
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
-from tfkt_node.records import Permanent, Retriable
+from tfkt_node.records import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Permanent,
+    Retriable,
+)
 from tfkt_node.settings import Peer
 
 pytestmark = pytest.mark.station
@@ -128,15 +133,24 @@ def test_destination_that_takes_nothing_is_permanent(objects: Objects) -> None:
 def test_dead_port_and_unknown_host_are_retriable(objects: Objects) -> None:
     """An unreachable destination is tried again; the text says where it was sought."""
     dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
-    lost = dead.model_copy(update={"host": "no-such-host.invalid"})
 
     (refused,) = store_scu.send(dead, QUICK, objects(1))
-    (unknown,) = store_scu.send(lost, QUICK, objects(1))
 
     assert isinstance(refused, Retriable)
     assert f"127.0.0.1:{dead.port}" in str(refused)
-    assert isinstance(unknown, Retriable)
-    assert "cannot be resolved" in str(unknown)
+    for host in ("no-such-host.invalid", "no..host.invalid", f"{'long' * 16}.invalid"):
+        lost = dead.model_copy(update={"host": host})
+        (unknown,) = store_scu.send(lost, QUICK, objects(1))
+        assert isinstance(unknown, Retriable)
+        assert "cannot be resolved" in str(unknown)
+
+
+def test_node_names_its_software_to_the_destination() -> None:
+    """PS3.7 D.3.3.2: one implementation class UID, for what is sent as for what is written."""
+    with Destination() as pacs:
+        store_scu.echo(pacs.peer, QUICK)
+
+    assert [(IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)] == pacs.callers
 
 
 def test_silent_listener_is_retriable_within_the_timeout(objects: Objects) -> None:

@@ -10,7 +10,14 @@ from highdicom.ko import KeyObjectSelectionDocument
 from pydicom import dcmread
 
 from tests.report import samples
-from tfkt_node.records import Outcome, Permanent, Reason, Verdict
+from tfkt_node.records import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Outcome,
+    Permanent,
+    Reason,
+    Verdict,
+)
 from tfkt_node.report import key_objects, structured_report
 
 
@@ -52,6 +59,30 @@ def test_threshold_is_that_of_the_flag(flag_at: Verdict, count: int) -> None:
     ds = samples.read(key_objects.build(record).content)
 
     assert count == len([item for item in ds.ContentSequence if item.ValueType == "IMAGE"])
+
+
+def test_every_scored_slice_is_named_where_every_verdict_is_flagged() -> None:
+    """Flagged from DIAGNOSTIC on there is no threshold, and even a perfect slice is named."""
+    flagged = samples.flagged_assessment(slices=15)
+    criteria = replace(flagged.criteria, flag_at=Verdict.DIAGNOSTIC, diagnostic_from=0.0)
+
+    ds = samples.read(
+        key_objects.build(samples.record_of(replace(flagged, criteria=criteria))).content
+    )
+
+    assert 10 == len([item for item in ds.ContentSequence if item.ValueType == "IMAGE"])
+
+
+def test_file_names_the_software_as_associations_do() -> None:
+    """One implementation class UID and version name, wherever the node writes them."""
+    meta = samples.read(
+        key_objects.build(samples.record_of(samples.flagged_assessment())).content
+    ).file_meta
+
+    assert (IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME) == (
+        meta.ImplementationClassUID,
+        meta.ImplementationVersionName,
+    )
 
 
 def test_patient_and_study_are_those_of_the_report() -> None:

@@ -27,7 +27,12 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
 from tfkt_node.delivery.statuses import Answer, meaning_of
-from tfkt_node.records import Permanent, Retriable
+from tfkt_node.records import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Permanent,
+    Retriable,
+)
 from tfkt_node.settings import Delivery, Peer
 
 Context = tuple[str, str]
@@ -139,6 +144,8 @@ def _association(
     """
     _keep_bytes_and_identifiers()
     ae = AE(ae_title=delivery.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = delivery.connection_timeout_s
     ae.dimse_timeout = delivery.response_timeout_s
     ae.network_timeout = delivery.response_timeout_s
@@ -156,7 +163,7 @@ def _association(
             ae_title=peer.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
         )
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: a label that no name server could hold
         raise Retriable(f"{_place(peer)}: the host name cannot be resolved") from None
     if not assoc.is_established:
         raise _why_not(peer, delivery, assoc, bool(connected))

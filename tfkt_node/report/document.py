@@ -19,7 +19,14 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
 )
 
-from tfkt_node.records import EvidenceInstance, MadeObject, ObjectKind, ReportRecord
+from tfkt_node.records import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    EvidenceInstance,
+    MadeObject,
+    ObjectKind,
+    ReportRecord,
+)
 from tfkt_node.report import codes, uids
 from tfkt_node.report.content import NODE_NAME, Item, plain
 from tfkt_node.report.identity import encoded, identity_of
@@ -119,8 +126,8 @@ def _file(form: Form, sop_uid: str, elements: dict[int, bytes]) -> bytes:
     meta.MediaStorageSOPClassUID = form.sop_class_uid
     meta.MediaStorageSOPInstanceUID = sop_uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = "TFKT_NODE"
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     header = BytesIO()
     write_file_meta_info(header, meta, enforce_standard=True)
     body = b"".join(elements[tag] for tag in sorted(elements))

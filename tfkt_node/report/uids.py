@@ -16,9 +16,6 @@ def derived(*keys: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(keys)).int}"
 
 
-IMPLEMENTATION_CLASS_UID = derived("implementation class")
-"""Names this software in the file meta information (PS3.7 D.3.3.2)."""
-
 CODING_SCHEME_UID = derived("coding scheme", "99TFKT")
 """Names the private coding scheme of `codes`."""
 
