@@ -167,8 +167,8 @@ def test_reports_of_a_series_are_made_in_order(decided: Store) -> None:
     assert first is not None
     assert first.record.verdict_id == "v1"
     assert decided.claim_object("owner", at(141), LEASE_S) is None
-    decided.release_expired_leases(at(300))
-    assert [build(decided, now).record.verdict_id for now in (301, 302)] == ["v1", "v2"]
+    decided.release_expired_leases(at(300), "sweeper")
+    assert [build(decided, now).record.verdict_id for now in (305, 306)] == ["v1", "v2"]
 
 
 def test_failed_report_is_not_waited_for_and_a_rebuild_stays_the_same(decided: Store) -> None:

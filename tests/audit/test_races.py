@@ -124,9 +124,9 @@ def test_object_and_delivery_are_claimed_once(store: Store) -> None:
 
     objects = at_once(lambda n: store.claim_object(f"owner {n}", at(32), LEASE_S))
     assert sum(one is not None for one in objects) == 1
-    store.release_expired_leases(at(200))
-    build(store, 201)
-    deliveries = at_once(lambda n: store.claim_delivery(f"owner {n}", "pacs", at(202), LEASE_S))
+    store.release_expired_leases(at(200), "sweeper")
+    build(store, 205)
+    deliveries = at_once(lambda n: store.claim_delivery(f"owner {n}", "pacs", at(206), LEASE_S))
     assert sum(one is not None for one in deliveries) == 1
 
 

@@ -121,7 +121,7 @@ def test_who_lost_the_lease_changes_nothing(store: Store) -> None:
     fill(store, 1)
     close(store, 30)
     late = claimed(store, 31, "late")
-    store.release_expired_leases(at(100))
+    store.release_expired_leases(at(100), "sweeper")
     claimed(store, 101, "new")
     before = rows_of(store, "revisions"), told(store)
 
@@ -144,8 +144,8 @@ def test_renewed_lease_outlives_its_first_end(store: Store) -> None:
 
     assert store.renew_revision(revision.revision_id, "owner", at(200))
 
-    assert store.release_expired_leases(at(199)) == 0
-    assert store.release_expired_leases(at(201)) == 1
+    assert store.release_expired_leases(at(199), "sweeper") == 0
+    assert store.release_expired_leases(at(201), "sweeper") == 1
 
 
 def test_commit_writes_all_that_is_owed_at_once(store: Store) -> None:

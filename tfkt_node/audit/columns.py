@@ -70,6 +70,12 @@ def index_in_state(name: str, state: StrEnum, *columns: sa.Column[Any], unique: 
     sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
+def index_leases(name: str, table: sa.Table) -> None:
+    """Index the rows that somebody holds: the sweep costs the same for ever."""
+    where = sa.text("lease_until IS NOT NULL")
+    sa.Index(name, table.c.lease_until, sqlite_where=where, postgresql_where=where)
+
+
 def row_id() -> sa.Column[int]:
     """Make the number of a row."""
     # INTEGER on SQLite, where only that spelling is the row id itself.

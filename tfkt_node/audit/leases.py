@@ -2,12 +2,12 @@
 
 An owner is a random id for each start of a process, never a host name: a restart under the same
 name must not look alive. A claim is one conditional UPDATE. What a dead process held is released
-by a sweep, at boot and every minute.
+by a sweep, at boot and every minute; what a living one left behind, by its own next claim.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,10 @@ from tfkt_node.records import DeliveryState, ObjectState, RevisionState
 
 OBJECT_ATTEMPTS = 3
 """Processes that may die over one object before it is FAILED."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 3600.0
+"""How long a delivery or an object waits when its lease was lost: doubled from loss to loss, so
+that a destination slower than the lease does not get the same object again and again."""
 
 
 def due(table: sa.Table, now: datetime) -> sa.ColumnElement[bool]:
@@ -62,46 +66,66 @@ FREED = {"lease_owner": None, "lease_until": None}
 class Leases(Database):
     """The sweep over leases whose time ran out."""
 
-    def release_expired_leases(self, now: datetime) -> int:
+    def release_expired_leases(self, now: datetime, owner: str) -> int:
         """Release what dead processes held; return how many rows. Each counts as an attempt.
 
-        Revisions go back to STABLE; deliveries are due again (a copy sent twice is one instance
-        at the other end); an object that took OBJECT_ATTEMPTS processes with it is FAILED.
+        owner: who asks. Its own rows are spared: it lives, and only its work takes longer than the
+        lease. Revisions go back to STABLE; deliveries are due again after a while (a copy sent
+        twice is one instance at the other end); an object that took OBJECT_ATTEMPTS processes with
+        it is FAILED.
         """
         with self.writing() as connection:
-            freed = [
-                *_release(connection, revisions, now, state=RevisionState.STABLE),
-                *_release(connection, objects, now, **_object_after_death()),
-                *_release(connection, deliveries, now, state=DeliveryState.PENDING),
-            ]
-            append(connection, now, *freed)
-            return len(freed)
+            return sum(
+                _release(connection, table, now, table.c.lease_owner != owner)
+                for table in (revisions, objects, deliveries)
+            )
 
 
-def _object_after_death() -> dict[str, sa.ColumnElement[str]]:
-    last = objects.c.attempts + 1 >= OBJECT_ATTEMPTS
-    why = f"the process ended {OBJECT_ATTEMPTS} times while making it"
-    return {
-        "state": sa.case((last, ObjectState.FAILED), else_=ObjectState.OWED),
-        "error": sa.case((last, why), else_=objects.c.error),
-    }
+def release_own(
+    connection: sa.Connection,
+    table: sa.Table,
+    owner: str,
+    now: datetime,
+    *which: sa.ColumnElement[bool],
+) -> None:
+    """Release what an earlier turn of this owner left behind, with its lease run out.
+
+    The sweep spares a living owner, so each of its claims begins with this. An owner claims one
+    kind of work (`which`: to one destination) on one thread: its earlier turn is over, and ended
+    without a record, as when the database was away.
+    """
+    _release(connection, table, now, table.c.lease_owner == owner, *which)
 
 
 def _release(
-    connection: sa.Connection, table: sa.Table, now: datetime, **values: object
-) -> list[Event]:
-    released = connection.execute(
-        table.update()
-        .where(table.c.lease_until < now)
-        .values(attempts=table.c.attempts + 1, **FREED, **values)
-        .returning(table.c.id, table.c.attempts, table.c.state)
+    connection: sa.Connection, table: sa.Table, now: datetime, *which: sa.ColumnElement[bool]
+) -> int:
+    expired = connection.execute(
+        sa.select(table.c.id, table.c.attempts)
+        .where(table.c.lease_until < now, *which)
+        .order_by(table.c.id)
+        .with_for_update(skip_locked=True)
     ).all()
     name = {revisions: "revision", objects: "object", deliveries: "delivery"}[table]
-    return [
-        Event(
-            EventKind.LEASE_RELEASED,
-            f"{name}:{row.id}",
-            {"attempts": row.attempts, "state": row.state},
-        )
-        for row in sorted(released, key=lambda row: row.id)
-    ]
+    told = []
+    for row in expired:
+        values = _after_loss(table, row.attempts + 1, now)
+        connection.execute(table.update().where(table.c.id == row.id).values(**values, **FREED))
+        detail = {"attempts": values["attempts"], "state": values["state"]}
+        told.append(Event(EventKind.LEASE_RELEASED, f"{name}:{row.id}", detail))
+    append(connection, now, *told)
+    return len(told)
+
+
+def _after_loss(table: sa.Table, attempts: int, now: datetime) -> dict[str, Any]:
+    """Return the values of a row whose lease was lost. attempts: with the one that was lost."""
+    if table is revisions:
+        return {"attempts": attempts, "state": RevisionState.STABLE}
+    wait_s = min(FIRST_WAIT_S * 2.0 ** min(attempts - 1, 64), LONGEST_WAIT_S)
+    values = {"attempts": attempts, "next_attempt_at": now + timedelta(seconds=wait_s)}
+    if table is deliveries:
+        return {**values, "state": DeliveryState.PENDING}
+    if attempts < OBJECT_ATTEMPTS:
+        return {**values, "state": ObjectState.OWED}
+    why = f"the process ended {OBJECT_ATTEMPTS} times while making it"
+    return {"attempts": attempts, "state": ObjectState.FAILED, "error": why}

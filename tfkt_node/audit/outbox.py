@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
-from tfkt_node.audit.leases import FREED, claim, due, held
+from tfkt_node.audit.leases import FREED, claim, due, held, release_own
 from tfkt_node.audit.reading import assemble, newest_earlier_report
 from tfkt_node.audit.schema import (
     deliveries,
@@ -48,6 +48,7 @@ class Outbox(Database):
         )
         with self.writing() as connection:
             until = now + timedelta(seconds=lease_s)
+            release_own(connection, objects, owner, now)
             object_id = claim(connection, candidates, objects, owner, until)
             if object_id is None:
                 return None
@@ -123,6 +124,8 @@ class Outbox(Database):
         )
         with self.writing() as connection:
             until = now + timedelta(seconds=lease_s)
+            this_one = deliveries.c.destination == destination
+            release_own(connection, deliveries, owner, now, this_one)
             delivery_id = claim(connection, candidates, deliveries, owner, until)
             if delivery_id is None:
                 return None

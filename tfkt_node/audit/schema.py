@@ -17,6 +17,7 @@ from tfkt_node.audit.columns import (
     CanonicalJson,
     UtcDateTime,
     index_in_state,
+    index_leases,
     lease_columns,
     link_to,
     one_of,
@@ -136,6 +137,7 @@ index_in_state("uq_revisions_open", RevisionState.OPEN, revisions.c.series_id, u
 index_in_state(
     "ix_revisions_stable", RevisionState.STABLE, revisions.c.last_arrival_at, unique=False
 )
+index_leases("ix_revisions_leased", revisions)
 
 revision_instances = sa.Table(
     "revision_instances",
@@ -250,6 +252,7 @@ objects = sa.Table(
     sa.Index(None, "series_id"),
 )
 index_in_state("ix_objects_owed", ObjectState.OWED, objects.c.id, unique=False)
+index_leases("ix_objects_leased", objects)
 
 deliveries = sa.Table(
     "deliveries",
@@ -274,6 +277,7 @@ index_in_state(
     deliveries.c.next_attempt_at,
     unique=False,
 )
+index_leases("ix_deliveries_leased", deliveries)
 
 events = sa.Table(
     "events",

@@ -16,7 +16,7 @@ from tfkt_node.audit import committing
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
-from tfkt_node.audit.leases import FREED, claim, due, held
+from tfkt_node.audit.leases import FREED, claim, due, held, release_own
 from tfkt_node.audit.schema import (
     deliveries,
     instances,
@@ -76,6 +76,7 @@ class Scoring(Database):
         )
         until = now + timedelta(seconds=lease_s)
         with self.writing() as connection:
+            release_own(connection, revisions, owner, now)
             revision_id = claim(
                 connection, candidates, revisions, owner, until, state=RevisionState.SCORING
             )

@@ -368,6 +368,15 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'PENDING'"),
         postgresql_where=sa.text("state = 'PENDING'"),
     )
+    for table in ("revisions", "objects", "deliveries"):
+        op.create_index(
+            f"ix_{table}_leased",
+            table,
+            ["lease_until"],
+            unique=False,
+            sqlite_where=sa.text("lease_until IS NOT NULL"),
+            postgresql_where=sa.text("lease_until IS NOT NULL"),
+        )
     # A UID of the node's own (PS3.5 B.2): the device observer of all its reports.
     node = {"id": 1, "node_uid": f"2.25.{uuid.uuid4().int}"}
     op.bulk_insert(sa.table("installation", sa.column("id"), sa.column("node_uid")), [node])
