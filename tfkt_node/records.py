@@ -371,6 +371,15 @@ class CriteriaInForce:
     owner: str
     digest: str
 
+    @property
+    def flag_below(self) -> float | None:
+        """The score below which a series is flagged; None: every series is."""
+        return {
+            Verdict.DIAGNOSTIC: None,
+            Verdict.LIMITED: self.diagnostic_from,
+            Verdict.NON_DIAGNOSTIC: self.limited_from,
+        }[self.flag_at]
+
 
 @dataclass(frozen=True, slots=True)
 class BundleInForce:

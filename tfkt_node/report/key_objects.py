@@ -7,13 +7,11 @@ some purge, the images that those name, and this node flags without ever rejecti
 from __future__ import annotations
 
 from tfkt_node.records import (
-    CriteriaInForce,
     EvidenceInstance,
     MadeObject,
     Permanent,
     ReportRecord,
     SliceScore,
-    Verdict,
 )
 from tfkt_node.report import codes
 from tfkt_node.report.content import Item, code, container, device_observer, image, language, text
@@ -61,20 +59,15 @@ def build(record: ReportRecord) -> MadeObject:
     return make(KOS_FORM, record, description, tree, instances)
 
 
-def threshold(criteria: CriteriaInForce) -> float:
-    """Return the score below which a slice shares the blame for a flag; above 4 means any."""
-    return {
-        Verdict.DIAGNOSTIC: float("inf"),
-        Verdict.LIMITED: criteria.diagnostic_from,
-        Verdict.NON_DIAGNOSTIC: criteria.limited_from,
-    }[criteria.flag_at]
-
-
 def _chosen(record: ReportRecord) -> list[SliceScore]:
     a = record.assessment
     stack = deciding_stack(a)
-    limit = threshold(a.criteria)
-    below = [item for item in worst_first(stack) if item.score is not None and item.score < limit]
+    limit = a.criteria.flag_below
+    below = [
+        item
+        for item in worst_first(stack)
+        if item.score is not None and (limit is None or item.score < limit)
+    ]
     # Some slice lies below whenever the median does; the lowest one stands in if rounding hid it.
     return below[:MOST] or [item for item in (stack.minimum,) if item is not None]
 

@@ -56,15 +56,6 @@ def verdict_of(score: float, criteria: CriteriaInForce) -> Verdict:
     return Verdict.LIMITED if score >= criteria.limited_from else Verdict.NON_DIAGNOSTIC
 
 
-def flag_threshold(criteria: CriteriaInForce) -> float | None:
-    """Return the score below which a series is flagged; None: every series is."""
-    return {
-        Verdict.DIAGNOSTIC: None,
-        Verdict.LIMITED: criteria.diagnostic_from,
-        Verdict.NON_DIAGNOSTIC: criteria.limited_from,
-    }[criteria.flag_at]
-
-
 def decide(
     stacks: Sequence[StackSummary], criteria: CriteriaInForce, *, age_known: bool
 ) -> Decision | None:
@@ -87,7 +78,7 @@ def decide(
         Reason.TOO_FEW_SLICES: not populated,
         Reason.COVERAGE: stack.gaps > 0 or stack.repeated > 0,
         Reason.AGE_UNKNOWN: not age_known,
-        Reason.INTERVAL: _may_cross(score, stack.interval, flag_threshold(criteria)),
+        Reason.INTERVAL: _may_cross(score, stack.interval, criteria.flag_below),
     }
     reasons = tuple(reason for reason, holds in doubts.items() if holds)
     verdict = verdict_of(score, criteria)
