@@ -183,8 +183,10 @@ def test_missing_and_foreign_files_are_permanent(objects: Objects, tmp_path: Pat
     with Destination() as pacs:
         gone, alien, fine = store_scu.send(pacs.peer, QUICK, [tmp_path / "gone.dcm", foreign, good])
 
-    assert isinstance(gone, Permanent)
-    assert isinstance(alien, Permanent)
+    for answer in (gone, alien):
+        assert isinstance(answer, Permanent)
+        assert "restore the file" in answer.cure
+        assert "`tfkt-node deliveries retry`" in answer.cure
     assert Receipt(0) == fine
 
 

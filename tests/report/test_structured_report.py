@@ -334,7 +334,7 @@ def test_record_that_contradicts_itself_is_an_error(changes: dict[str, object], 
     with pytest.raises(Permanent, match=what) as caught:
         build(replace(samples.flagged_assessment(), **changes))
 
-    assert "rescore" in caught.value.cure
+    assert "`tfkt-node deliveries retry`" in caught.value.cure
 
 
 def test_scored_slice_that_is_no_evidence_is_an_error() -> None:

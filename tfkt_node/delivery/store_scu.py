@@ -46,6 +46,8 @@ OBJECTS: dict[Context, str] = {
 }
 """What this node makes, with the names that the standard gives the classes."""
 
+_RESTORE = "restore the file from the backup of the spool, then run `tfkt-node deliveries retry`"
+
 
 def send(
     peer: Peer, delivery: Delivery, paths: Sequence[Path], begin_within_s: float = 60.0
@@ -101,12 +103,12 @@ def _context_of(path: Path) -> Context:
     except OSError as error:
         raise Permanent(
             f"the file of the object cannot be read ({type(error).__name__})",
-            cure="look after the spool, then rescore the series to have its objects made again",
+            cure=f"look after the spool, {_RESTORE}",
         ) from None
     except (InvalidDicomError, AttributeError):
         raise Permanent(
             "the file of the object is no DICOM file",
-            cure="look after the disk, then rescore the series to have its objects made again",
+            cure=f"look after the disk, {_RESTORE}",
         ) from None
 
 

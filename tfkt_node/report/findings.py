@@ -35,7 +35,7 @@ def contradiction(what: str) -> Permanent:
     """Return the error for a record that no honest report can be made of."""
     return Permanent(
         f"the verdict's record contradicts itself: {what}",
-        cure="rescore the series; if it happens again, report it as a fault of the node",
+        cure="report it as a fault of the node; once mended, run `tfkt-node deliveries retry`",
     )
 
 
