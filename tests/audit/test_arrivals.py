@@ -27,16 +27,16 @@ def test_first_instance_opens_a_revision_and_the_next_joins_it(store: Store) -> 
     assert [kind for kind, *_ in told(store)] == ["REVISION_OPENED"]
 
 
-def test_duplicate_only_prolongs_the_wait(store: Store) -> None:
-    """P3: the same instance again makes no row, no event and no revision."""
+def test_duplicate_changes_nothing(store: Store) -> None:
+    """P3, P4: the same instance again, however often, makes nothing and holds nothing up."""
     fill(store, 1)
     before = told(store)
 
-    result = store.index_instance(instance(1), header(1), at(20))
+    results = [store.index_instance(instance(1), header(1), at(now)) for now in (10, 20, 29)]
 
-    assert result is IndexResult.DUPLICATE
-    assert store.quiet_revisions(at(49), 30) == []
-    assert len(store.quiet_revisions(at(50), 30)) == 1
+    assert results == [IndexResult.DUPLICATE] * 3
+    assert store.quiet_revisions(at(29), 30) == []
+    assert len(store.quiet_revisions(at(30), 30)) == 1
     assert len(rows_of(store, "instances")) == 1
     assert told(store) == before
 
@@ -241,6 +241,50 @@ def test_first_instance_gives_the_attributes_and_the_last_the_caller(store: Stor
 
     assert claimed(store, 41).attributes == b"one"
     assert store.series_rows()[0].calling_ae == "OTHER"
+
+
+@pytest.mark.parametrize(
+    ("received_s", "attributes", "number"), [(50, b"corrected", "A2"), (-1, b"attributes", "A1")]
+)
+def test_corrected_version_corrects_its_series(
+    store: Store, received_s: float, attributes: bytes, number: str
+) -> None:
+    """P3: a re-send with corrected data is reported with these; the verdict before keeps its own.
+
+    A version received earlier, whose row was rebuilt later, corrects nothing.
+    """
+    fill(store, 2)
+    close(store, 30)
+    decide(store, 31, "v1")
+    corrected = replace(
+        header(1, attributes=b"corrected"),
+        accession_number="A2",
+        study_date="20260401",
+        series_description="Thorax",
+    )
+
+    store.index_instance(instance(1, "corrected", received_s=received_s), corrected, at(50))
+
+    assert close(store, 80)
+    assert claimed(store, 81).attributes == attributes
+    assert store.report_record("v1").attributes == b"attributes"
+    (row,) = store.series_rows()
+    assert row.accession_number == number
+    assert (
+        (row.study_date == "20260401") is (row.series_description == "Thorax") is (number == "A2")
+    )
+
+
+def test_file_that_heals_prolongs_an_open_revision(store: Store) -> None:
+    """P4: an instance whose file was lost and came back is waited for like a new one."""
+    fill(store, 1)
+    store.record_missing_file(instance(1).digest, at(10))
+
+    assert store.index_instance(instance(1), header(1), at(20)) is IndexResult.DUPLICATE
+
+    assert store.quiet_revisions(at(49), 30) == []
+    assert len(store.quiet_revisions(at(50), 30)) == 1
+    assert [kind for kind, *_ in told(store)] == ["REVISION_OPENED", "FILE_MISSING"]
 
 
 def test_hostile_text_is_kept_as_well_as_it_can_be(store: Store) -> None:

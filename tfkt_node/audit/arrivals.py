@@ -73,8 +73,8 @@ class Arrivals(Database):
     ) -> IndexResult:
         """Give a stored instance its row, and its series an OPEN revision that waits anew.
 
-        The same digest again makes nothing new; it only prolongs an OPEN revision's wait. An
-        instance that is no CT image, or that this node made, is set aside.
+        The same digest again changes nothing, unless its file had been lost: then it counts as an
+        arrival. An instance that is no CT image, or that this node made, is set aside.
         """
         reason = None
         if header.made_by_this_node:
@@ -89,8 +89,13 @@ class Arrivals(Database):
             if not insert_once(
                 connection, instances, **row, series_id=series_id, state=InstanceState.INDEXED
             ):
-                _arrive_again(connection, instance, series_id, now)
+                if _found_again(connection, instance.digest):
+                    append(connection, now, *_arrive(connection, series_id, now))
                 return IndexResult.DUPLICATE
+            if _corrects(connection, instance, series_id):
+                connection.execute(
+                    series.update().where(series.c.id == series_id).values(_copied(header))
+                )
             told += _conflicts(connection, instance, series_id)
             told += _arrive(connection, series_id, now)
             append(connection, now, *told)
@@ -152,6 +157,28 @@ def _set_aside(
     return IndexResult.SET_ASIDE
 
 
+def _copied(header: InstanceHeader) -> dict[str, Any]:
+    """Return what a series copies of the header of one of its instances."""
+    return {
+        "modality": storable(header.modality),
+        "accession_number": indexable(header.accession_number),
+        "study_date": storable(header.study_date),
+        "series_description": storable(header.series_description),
+        "attributes": header.attributes,
+    }
+
+
+def _corrects(connection: sa.Connection, instance: StoredInstance, series_id: int) -> bool:
+    """Tell whether an instance just inserted is the latest received of several versions."""
+    others = sa.select(sa.func.max(instances.c.received_at)).where(
+        instances.c.series_id == series_id,
+        instances.c.sop_instance_uid == instance.sop_instance_uid,
+        instances.c.digest != instance.digest,
+    )
+    latest: datetime | None = connection.execute(others).scalar()
+    return latest is not None and instance.received_at >= latest
+
+
 def _lock_series(
     connection: sa.Connection, instance: StoredInstance, header: InstanceHeader, now: datetime
 ) -> tuple[int, list[Event]]:
@@ -178,12 +205,8 @@ def _lock_series(
         connection,
         series,
         **key,
-        modality=storable(header.modality),
-        accession_number=indexable(header.accession_number),
-        study_date=storable(header.study_date),
-        series_description=storable(header.series_description),
+        **_copied(header),
         calling_ae=calling_ae,
-        attributes=header.attributes,
         created_at=now,
     )
     series_id = connection.execute(locked).one().id
@@ -224,19 +247,14 @@ def _id_of(connection: sa.Connection, digest: str) -> int:
     return int(connection.execute(found).scalar_one())
 
 
-def _bump(connection: sa.Connection, series_id: int, now: datetime) -> bool:
-    """Let the OPEN revision of a series wait anew; tell whether there is one."""
+def _arrive(connection: sa.Connection, series_id: int, now: datetime) -> list[Event]:
+    """Let the OPEN revision of a series wait anew, opened as the next number if there is none."""
     bumped = connection.execute(
         revisions.update()
         .where(revisions.c.series_id == series_id, in_state(revisions, RevisionState.OPEN))
         .values(last_arrival_at=now, quiet_since=now)
     )
-    return bumped.rowcount == 1
-
-
-def _arrive(connection: sa.Connection, series_id: int, now: datetime) -> list[Event]:
-    """Let the OPEN revision of a series wait anew, opened as the next number if there is none."""
-    if _bump(connection, series_id, now):
+    if bumped.rowcount == 1:
         return []
     newest = sa.select(sa.func.max(revisions.c.number)).where(revisions.c.series_id == series_id)
     number = (connection.execute(newest).scalar() or 0) + 1
@@ -264,13 +282,3 @@ def _found_again(connection: sa.Connection, digest: str) -> bool:
         .values(missing_since=None)
     )
     return found.rowcount == 1
-
-
-def _arrive_again(
-    connection: sa.Connection, instance: StoredInstance, series_id: int, now: datetime
-) -> None:
-    """Let a duplicate prolong the wait; one whose file had been lost counts as an arrival."""
-    if _found_again(connection, instance.digest):
-        append(connection, now, *_arrive(connection, series_id, now))
-    else:
-        _bump(connection, series_id, now)

@@ -83,7 +83,12 @@ series = sa.Table(
     sa.Column("study_date", sa.Text, nullable=False),
     sa.Column("series_description", sa.Text, nullable=False),
     sa.Column("calling_ae", sa.Text, nullable=False, comment="of the last arrival"),
-    sa.Column("attributes", sa.LargeBinary, nullable=False, comment="of the first instance"),
+    sa.Column(
+        "attributes",
+        sa.LargeBinary,
+        nullable=False,
+        comment="of the first instance, or the last corrected",
+    ),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.UniqueConstraint("patient_id", "study_uid", "series_uid"),
     sa.Index(None, "series_uid"),

@@ -103,7 +103,12 @@ def upgrade() -> None:
         sa.Column("study_date", sa.Text(), nullable=False),
         sa.Column("series_description", sa.Text(), nullable=False),
         sa.Column("calling_ae", sa.Text(), nullable=False, comment="of the last arrival"),
-        sa.Column("attributes", sa.LargeBinary(), nullable=False, comment="of the first instance"),
+        sa.Column(
+            "attributes",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="of the first instance, or the last corrected",
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_series")),
         sa.UniqueConstraint(
