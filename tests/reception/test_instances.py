@@ -6,9 +6,12 @@ import errno
 import hashlib
 import io
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -26,6 +29,7 @@ from tfkt_node.records import (
     CT_IMAGE,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    Misconfigured,
     Reason,
     Refused,
     SetAside,
@@ -235,3 +239,55 @@ def test_paths_are_made_of_digests_only(spool, name):
         spool.path_of(name)
     with pytest.raises(ValueError, match="digits and dots"):
         spool.object_path(f"{name}/")
+
+
+def test_kept_instance_is_answered_as_kept(spool, monkeypatch):
+    """P1: once file and name are synced, nothing can turn the answer into a failure."""
+    real = Path.stat
+
+    def stat(path, **options):
+        status = real(path, **options)
+        if path.suffix == ".dcm":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return status
+
+    monkeypatch.setattr(Path, "stat", stat)
+    stored, is_new = spool.store(RECEIVED)
+    monkeypatch.undo()
+
+    assert is_new
+    assert stored.size_bytes == stored.path.stat().st_size
+
+
+def test_second_node_on_a_spool_is_turned_away(spool):
+    """Of two nodes on one spool the second is told so, and what the first has open stays."""
+    partial = spool.instances / "00" / ".abc.0123.part"
+    partial.write_bytes(b"half")
+    spool.claim()
+    second = Spool(spool.root)
+
+    with pytest.raises(Misconfigured, match=r"another node .* storage\.spool"):
+        second.claim()
+    stored, _ = second.store(RECEIVED)
+    spool.release()
+    second.claim()
+    second.release()
+    second.release()
+
+    assert partial.exists()
+    assert list(second.stored_files()) == [stored.path]
+
+
+def test_claim_ends_with_the_process_or_the_spool(spool):
+    """A claim outlives neither a kill nor the spool object."""
+    program = (
+        "import os, sys, pathlib; from tfkt_node.reception.instances import Spool;"
+        "Spool(pathlib.Path(sys.argv[1])).claim(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(spool.root)], check=False)
+
+    Spool(spool.root).claim()  # let go of at once
+    spool.claim()
+    spool.release()
+
+    assert killed.returncode == -9

@@ -7,18 +7,25 @@ the presentation context.
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
-import secrets
 import threading
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tfkt_node.reception.durable import (
+    PARTIAL,
+    Bytes,
+    make_folder,
+    sync_folder,
+    write_durably,
+)
 from tfkt_node.reception.file_meta import (
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
@@ -27,7 +34,7 @@ from tfkt_node.reception.file_meta import (
     encode_meta,
     read_meta,
 )
-from tfkt_node.records import Reason, Refused, SetAside, StoredInstance
+from tfkt_node.records import Misconfigured, Reason, Refused, SetAside, StoredInstance
 
 __all__ = [
     "CANNOT_UNDERSTAND",
@@ -49,9 +56,7 @@ __all__ = [
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
-PARTIAL = ".part"
-
-Bytes = bytes | bytearray | memoryview
+LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,59 +90,11 @@ def digest_of(
     return sha.hexdigest()
 
 
-def write_durably(path: Path, chunks: Iterable[Bytes]) -> None:
-    """Write a file so that it is whole under its name, or not there, whatever happens.
-
-    Temporary file in the same folder, fsync, rename, fsync of the folder; in this order a power cut
-    at any point leaves either nothing or everything (the sweep takes partial files away). Raises
-    OSError, and leaves nothing under either name.
-    """
-    make_folder(path.parent)
-    partial = path.with_name(f".{path.name[:16]}.{secrets.token_hex(8)}{PARTIAL}")
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except OSError:
-        _remove_quietly(partial)
-        raise
-    try:
-        sync_folder(path.parent)
-    except OSError:
-        _remove_quietly(path)
-        raise
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents; each new name is synced into the folder that holds it."""
-    if path.is_dir():
-        return
-    make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _remove_quietly(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
 class Spool:
     """The folder of received instances and made objects.
 
     Layout: instances/<first two hex digits>/<digest>.dcm and objects/<SOP Instance UID>.dcm.
-    Many threads may store at once; one process writes.
+    Many threads may store at once; one process writes: the one that has made the claim.
     """
 
     def __init__(
@@ -155,6 +112,7 @@ class Spool:
         self._maximum_bytes = maximum_bytes
         # Two threads with the same bytes take turns, so that one of them finds a duplicate.
         self._locks = [threading.Lock() for _ in range(256)]
+        self._give_up_claim: Callable[[], object] = lambda: None
         make_folder(self.instances)
         make_folder(self.objects)
         # All folders at once: a thread must never store into a folder that another thread has
@@ -163,6 +121,30 @@ class Spool:
             (self.instances / f"{number:02x}").mkdir(exist_ok=True)
         for folder in (self.instances, self.root):
             sync_folder(folder)
+
+    def claim(self) -> None:
+        """Make this the one spool object that writes, until release(), or until its process ends.
+
+        A second node would sweep away what the first is writing. Raises Misconfigured when another
+        has the claim, OSError when the lock cannot be made.
+        """
+        lock = os.open(self.root / LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Misconfigured(
+                f"storage.spool: another node has the folder {self.root} open; stop that node "
+                "first, or give this one a storage.spool and a storage.database_url of its own"
+            ) from None
+        except OSError:
+            os.close(lock)
+            raise
+        self._give_up_claim = weakref.finalize(self, os.close, lock)
+
+    def release(self) -> None:
+        """Give the claim up; without one nothing happens."""
+        self._give_up_claim()
 
     def path_of(self, digest: str) -> Path:
         """Return where the instance of a digest lies. Raises ValueError for anything else."""
@@ -195,15 +177,18 @@ class Spool:
                 is_new = not path.exists()
                 if is_new:
                     self._check_room(len(received.dataset))
-                    write_durably(path, (file_meta(received), received.dataset))
+                    chunks = (file_meta(received), received.dataset)
+                    size_bytes = sum(map(len, chunks))
+                    write_durably(path, chunks)  # the last step: what is kept is answered as kept
                 else:
+                    size_bytes = path.stat().st_size
                     sync_folder(path.parent)  # a crash may have come between rename and sync
             except OSError as error:
                 raise refusal(error) from error
         stored = StoredInstance(
             digest=digest,
             path=path,
-            size_bytes=path.stat().st_size,
+            size_bytes=size_bytes,
             sop_class_uid=received.sop_class_uid,
             sop_instance_uid=received.sop_instance_uid,
             transfer_syntax_uid=received.transfer_syntax_uid,
