@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -89,14 +90,65 @@ def deliver(rows: Rows, peers: tuple[Peer, ...], clock: Clock, destination: str 
 
 @pytest.mark.station
 def test_all_that_is_due_arrives_in_batches(objects: Objects) -> None:
-    """P5: each object once, twenty to an association."""
+    """P5: each object once, twenty to an association; a turn is one batch, so that it can end."""
     rows = Rows([Row("pacs", path) for path in objects(21)])
     with Destination() as pacs:
-        assert 21 == deliver(rows, (pacs.peer,), Clock())
-        assert 0 == deliver(rows, (pacs.peer,), Clock())
+        turns = [deliver(rows, (pacs.peer,), Clock()) for _ in range(3)]
+
+    assert [20, 1, 0] == turns
 
     assert {DeliveryState.SENT} == {row.state for row in rows.rows}
     assert (21, 2) == (len(set(pacs.received)), pacs.associations)
+
+
+@pytest.mark.station
+def test_claim_outlasts_the_slowest_batch(objects: Objects) -> None:
+    """P5: what is on its way is not claimed again, however slow its destination is."""
+    rows, clock = Rows([Row("pacs", path) for path in objects(1)]), Clock()
+    leases: list[float] = []
+
+    class Watched(Rows):
+        def claim_delivery(
+            self, owner: str, destination: str, now: datetime, lease_s: float
+        ) -> ClaimedDelivery | None:
+            leases.append(lease_s)
+            return super().claim_delivery(owner, destination, now, lease_s)
+
+    with Destination() as pacs:
+        deliver(Watched(rows.rows), (pacs.peer,), clock)
+
+    begun_s = Settings().scoring.lease_s / 2
+    calls_s = 3 * QUICK.connection_timeout_s  # TCP, association, release
+    assert leases[0] >= begun_s + QUICK.response_timeout_s + calls_s
+
+
+@pytest.mark.station
+def test_what_the_audit_did_not_record_is_not_logged_as_sent(
+    objects: Objects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says no more than the rows do: a claim that was lost is a warning."""
+
+    class Lost(Rows):
+        def delivery_sent(
+            self, delivery_id: int, owner: str, status: int, comment: str, at: datetime
+        ) -> bool:
+            return False
+
+    caplog.set_level("INFO", "tfkt_node")
+    rows = Rows([Row("pacs", path) for path in objects(1)])
+    with Destination() as pacs:
+        deliver(Lost(rows.rows), (pacs.peer,), Clock())
+        lost = [(record.levelname, record.message.split()[0]) for record in own(caplog)]
+        caplog.clear()
+        rows.rows[0].leased_until = None
+        deliver(rows, (pacs.peer,), Clock())
+
+    assert [("WARNING", "delivery.claim_lost")] == lost
+    assert ["delivery.sent"] == [record.message.split()[0] for record in own(caplog)]
+
+
+def own(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name.startswith("tfkt_node")]
 
 
 @pytest.mark.station

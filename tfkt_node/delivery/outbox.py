@@ -53,24 +53,25 @@ def deliver_due(  # noqa: PLR0913, PLR0917
     clock: Callable[[], datetime],
     rng: Random,
 ) -> int:
-    """Send all that is due for one destination; return how many objects arrived.
+    """Send one batch of what is due for a destination; return how many objects arrived.
 
+    The caller comes back for the rest, so that a backlog never stands in the way of a stop.
     clock: aware UTC. rng: jitter of the retries. Raises Misconfigured for an unknown destination.
     """
     peer = next((peer for peer in settings.destinations if peer.name == destination), None)
     if peer is None:
         raise Misconfigured(f"peers: no peer named {destination!r} has deliver = true")
-    arrived = 0
-    # An answer slower than the lease may cost a second sending of the same object, which changes
-    # nothing at the destination; a longer lease would hold up everything after a crash.
-    lease_s = settings.scoring.lease_s
-    while claimed := _claim(store, destination, owner, clock(), lease_s):
-        paths = [item.path for item in claimed]
-        answers = store_scu.send(peer, settings.delivery, paths, begin_within_s=lease_s / 2)
-        for item, answer in zip(claimed, answers, strict=True):
-            _write_down(store, settings.delivery, owner, item, answer, clock(), rng)
-            arrived += isinstance(answer, Receipt)
-    return arrived
+    begin_within_s = settings.scoring.lease_s / 2
+    # The claims outlast the slowest batch, so that nobody else takes what is on its way.
+    lease_s = store_scu.longest_send_s(settings.delivery, begin_within_s)
+    claimed = _claim(store, destination, owner, clock(), lease_s)
+    if not claimed:
+        return 0
+    paths = [item.path for item in claimed]
+    answers = store_scu.send(peer, settings.delivery, paths, begin_within_s)
+    for item, answer in zip(claimed, answers, strict=True):
+        _write_down(store, settings.delivery, owner, item, answer, clock(), rng)
+    return sum(isinstance(answer, Receipt) for answer in answers)
 
 
 def retry_after_s(attempts: int, first_s: float, longest_s: float, jitter: float) -> float:
@@ -107,15 +108,20 @@ def _write_down(  # noqa: PLR0913, PLR0917
 ) -> None:
     told = f"delivery={item.delivery_id} destination={item.destination} attempt={item.attempts + 1}"
     if isinstance(answer, Receipt):
-        store.delivery_sent(item.delivery_id, owner, answer.status, answer.comment, at)
-        log.info("delivery.sent %s status=0x%04X", told, answer.status)
+        held = store.delivery_sent(item.delivery_id, owner, answer.status, answer.comment, at)
+        level, said = logging.INFO, f"delivery.sent {told} status=0x{answer.status:04X}"
     elif isinstance(answer, Permanent):
-        store.delivery_dead(item.delivery_id, owner, f"{answer}; cure: {answer.cure}", at)
-        log.error('delivery.dead %s why="%s"', told, answer)
+        error = f"{answer}; cure: {answer.cure}"
+        held = store.delivery_dead(item.delivery_id, owner, error, at)
+        level, said = logging.ERROR, f'delivery.dead {told} why="{answer}"'
     else:
         wait_s = retry_after_s(
             item.attempts, delivery.first_retry_s, delivery.longest_retry_s, rng.random()
         )
         next_attempt_at = at + timedelta(seconds=wait_s)
-        store.delivery_retry(item.delivery_id, owner, str(answer), next_attempt_at, at)
-        log.warning('delivery.later %s wait_s=%.0f why="%s"', told, wait_s, answer)
+        held = store.delivery_retry(item.delivery_id, owner, str(answer), next_attempt_at, at)
+        level, said = logging.WARNING, f'delivery.later {told} wait_s={wait_s:.0f} why="{answer}"'
+    if held:
+        log.log(level, "%s", said)
+    else:  # the claim ran out: the row stands as whoever took it over leaves it
+        log.warning("delivery.claim_lost %s", told)

@@ -74,6 +74,12 @@ def send(
     return [answers[index] for index in range(len(paths))]
 
 
+def longest_send_s(delivery: Delivery, begin_within_s: float) -> float:
+    """Return the seconds after which `send` has come to an end, whatever the peer does."""
+    calls = 3  # to connect, to associate, to release
+    return begin_within_s + delivery.response_timeout_s + calls * delivery.connection_timeout_s
+
+
 def echo(peer: Peer, delivery: Delivery) -> None:
     """Verify that a peer answers C-ECHO. Raises Retriable or Permanent with the likely cause."""
     with _association(peer, delivery, [(str(Verification), str(ImplicitVRLittleEndian))]) as assoc:
