@@ -128,6 +128,29 @@ def test_foreign_files_are_counted_and_left(store, spool):
     assert foreign.exists()
 
 
+def test_odd_file_does_not_end_a_reconciliation(spool, caplog):
+    """P1: a file that the index refuses for whatever reason keeps no other from its row."""
+    for number in (1, 2, 3):
+        put(spool, number)
+    store = UnsureStore(lambda key: ValueError("MARKER") if key == "1.2.3.2" else None)
+
+    counts = reconcile(store, spool, NOW)
+
+    assert counts == Reconciliation(indexed=2, missing=0, unreadable=1)
+    assert {key for name, key in store.told if name == "index"} == {"1.2.3.1", "1.2.3.3"}
+    assert "error=ValueError" in caplog.text
+    assert "MARKER" not in caplog.text
+
+
+def test_database_that_is_away_ends_a_reconciliation(spool):
+    """Files are not counted as odd because the database went away."""
+    put(spool)
+    store = UnsureStore(lambda key: Retriable("away") if key == "1.2.3.1" else None)
+
+    with pytest.raises(Retriable):
+        reconcile(store, spool, NOW)
+
+
 def test_indexer_writes_arrivals_in_order(store, spool):
     """Association, instance and end get their rows in the real store."""
     indexer = Indexer(store, spool, Clock())

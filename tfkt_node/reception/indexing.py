@@ -16,7 +16,7 @@ from datetime import datetime
 from tfkt_node.audit.store import Store
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.instances import Spool, read_stored
-from tfkt_node.records import AssociationEnd, Retriable, SetAside, StoredInstance
+from tfkt_node.records import AssociationEnd, Retriable, StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ Clock = Callable[[], datetime]
 class Reconciliation:
     """What a comparison of files and rows came to, in counts.
 
-    unreadable: files that reception did not write, or that are gone again; they stay as they are.
+    unreadable: files that reception did not write, that are gone again, or whose content the index
+    refuses; they stay as they are.
     """
 
     indexed: int
@@ -70,7 +71,7 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
 
     Safe beside a running reception: what both see is a duplicate for the index. An instance counts
     as received when its file was written, but as arrived now, so that its series stays open for a
-    whole quiet period.
+    whole quiet period. Raises Retriable when the database is away.
     """
     known = store.known_digests()
     indexed = unreadable = 0
@@ -83,8 +84,11 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
             instance = read_stored(path)
             store.index_instance(instance, read_header(path), now)
             indexed += 1
-        except (SetAside, OSError):
+        except Retriable:
+            raise  # the database is away for every file
+        except Exception as error:  # noqa: BLE001 - one odd file must not keep the rest waiting
             unreadable += 1
+            LOGGER.warning("index.file_left error=%s", type(error).__name__)
     missing = sum(store.record_missing_file(digest, now) for digest in sorted(known - found))
     counts = Reconciliation(indexed=indexed, missing=missing, unreadable=unreadable)
     LOGGER.info(
