@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tfkt_node.audit.schema import verdicts
 from tfkt_node.audit.store import Store
 from tfkt_node.records import DeliveryState, ObjectKind
 
@@ -184,6 +185,35 @@ def test_failed_report_is_not_waited_for_and_a_rebuild_stays_the_same(decided: S
 
     assert second.record.predecessor is None
     assert decided.report_record("v2") == second.record
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stacks": [{"orientation": "SECRET"}]},
+        {"stacks": ["SECRET"]},
+        {"confidence_reasons": ["SECRET"]},
+        {"deciding_stack": None, "stacks": 7},
+    ],
+)
+def test_verdict_that_cannot_be_read_blocks_no_other(
+    decided: Store, values: dict[str, object]
+) -> None:
+    """P5, P10: its object is FAILED without a value of the row, and the next one is taken."""
+    fill(decided, 1, series="1.2.10", first=50, now_s=100)
+    close(decided, 130)
+    decide(decided, 131, "v2")
+    with decided.writing() as connection:
+        connection.execute(verdicts.update().where(verdicts.c.id == "v1").values(**values))
+
+    owed = decided.claim_object("owner", at(140), LEASE_S)
+
+    assert owed is not None
+    assert owed.record.verdict_id == "v2"
+    broken = rows_of(decided, "objects")[0]
+    assert (broken["state"], broken["lease_owner"]) == ("FAILED", None)
+    assert broken["error"].startswith("the rows of its verdict cannot be read (")
+    assert "SECRET" not in str(told(decided)) + broken["error"]
 
 
 def test_unknown_verdict_is_said(store: Store) -> None:

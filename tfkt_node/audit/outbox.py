@@ -31,6 +31,9 @@ from tfkt_node.records import (
     ObjectState,
 )
 
+UNREADABLE_ROWS = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a row raises that no longer holds what was written."""
+
 
 class Outbox(Database):
     """Transitions of objects and deliveries."""
@@ -39,8 +42,20 @@ class Outbox(Database):
         """Take the oldest object that is owed, with all that its making needs.
 
         The reports of a series are made in the order of its revisions, since each names the one
-        before it; a FAILED one is not waited for.
+        before it; a FAILED one is not waited for. An object whose rows cannot be read is FAILED,
+        and the next one taken.
         """
+        while (object_id := self._take_object(owner, now, lease_s)) is not None:
+            try:
+                return self._read_owed(object_id)
+            except UNREADABLE_ROWS as error:
+                # No text of the error: values of the rows may stand in it (P10).
+                what = f"the rows of its verdict cannot be read ({type(error).__name__})"
+                self.object_failed(object_id, owner, what, now)
+        return None
+
+    def _take_object(self, owner: str, now: datetime, lease_s: float) -> int | None:
+        """Take the oldest object that is owed, and fix the report that it names."""
         candidates = (
             sa.select(objects.c.id)
             .where(in_state(objects, ObjectState.OWED), due(objects, now), ~_waits_for_earlier())
@@ -50,19 +65,29 @@ class Outbox(Database):
             until = now + timedelta(seconds=lease_s)
             release_own(connection, objects, owner, now)
             object_id = claim(connection, candidates, objects, owner, until)
-            if object_id is None:
-                return None
-            found = connection.execute(
-                sa.select(objects.c.kind, objects.c.verdict_id).where(objects.c.id == object_id)
+            if object_id is not None:
+                here = objects.c.id == object_id
+                verdict_id = connection.execute(
+                    sa.select(objects.c.verdict_id).where(here)
+                ).scalar_one()
+                predecessor = newest_earlier_report(connection, verdict_id)
+                named = predecessor.id if predecessor else None
+                connection.execute(objects.update().where(here).values(predecessor_id=named))
+            return object_id
+
+    def _read_owed(self, object_id: int) -> ClaimedObject:
+        """Read what an object is made from."""
+        with self.reading() as connection:
+            row = connection.execute(
+                sa.select(objects.c.kind, objects.c.verdict_id, objects.c.predecessor_id).where(
+                    objects.c.id == object_id
+                )
             ).one()
-            predecessor = newest_earlier_report(connection, found.verdict_id)
-            connection.execute(
-                objects.update()
-                .where(objects.c.id == object_id)
-                .values(predecessor_id=predecessor.id if predecessor else None)
-            )
-            record = assemble(connection, found.verdict_id, predecessor)
-            return ClaimedObject(object_id, ObjectKind(found.kind), record)
+            predecessor = connection.execute(
+                sa.select(objects).where(objects.c.id == row.predecessor_id)
+            ).first()
+            record = assemble(connection, row.verdict_id, predecessor)
+            return ClaimedObject(object_id, ObjectKind(row.kind), record)
 
     def object_built(
         self, object_id: int, owner: str, made: MadeObject, path: Path, at: datetime
