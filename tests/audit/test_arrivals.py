@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tfkt_node.audit.store import IndexResult, Store
-from tfkt_node.records import AssociationEnd, InstanceState, Reason
+from tfkt_node.records import AssociationEnd, InstanceOutcome, InstanceState, Reason
 
-from .making import at, claim, claimed, close, decide, failed, fill, header, instance
+from .making import assessed, at, claim, claimed, close, decide, failed, fill, header, instance
 from .rows import rows_of, told
 
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -227,6 +227,37 @@ def test_instance_whose_file_was_lost_opens_a_revision_when_it_comes_back(store:
     assert close(store, 70)
     assert claimed(store, 71).number == 2
     assert claim(store, 72, "other") is None
+
+
+@pytest.mark.parametrize("of", ["instance", "revision"])
+def test_file_found_missing_by_the_scorer_heals_when_it_is_sent_again(
+    store: Store, of: str
+) -> None:
+    """P4: a file lost at run time is marked with the outcome, and its return is an arrival."""
+    fill(store, 2)
+    close(store, 30)
+    revision = claimed(store, 31)
+    lost, other = revision.instances
+    outcome = replace(failed(revision.instances), reason=Reason.FILE_MISSING)
+    if of == "instance":
+        outcome = replace(
+            assessed((other,)),
+            instances=(
+                InstanceOutcome(lost.digest, InstanceState.NOT_ASSESSED, Reason.FILE_MISSING),
+                InstanceOutcome(other.digest, InstanceState.SCORED, None),
+            ),
+        )
+
+    assert store.commit_assessment(revision.revision_id, "owner", outcome, "v1", [], "", [], at(32))
+
+    first, second = rows_of(store, "instances")
+    assert first["missing_since"] == at(32)
+    assert second["missing_since"] == (None if of == "instance" else at(32))
+    assert ("FILE_MISSING", "instance:1") in [event[:2] for event in told(store)]
+    assert not store.record_missing_file(lost.digest, at(33))
+    store.index_instance(instance(1), header(1), at(40))
+    assert close(store, 70)
+    assert claimed(store, 71).number == 2
 
 
 def test_first_instance_gives_the_attributes_and_the_last_the_caller(store: Store) -> None:

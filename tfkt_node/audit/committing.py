@@ -56,10 +56,11 @@ def write(  # noqa: PLR0913, PLR0917
     assessment: Assessment,
     no_report_because: str,
     at: datetime,
-) -> None:
+) -> list[int]:
     """Write the verdict of a revision with its slices, and what became of its instances.
 
-    Raises ValueError if the assessment names an instance that is not in the revision's list.
+    Returns the instances whose files are found to be missing. Raises ValueError if the assessment
+    names an instance that is not in the revision's list.
     """
     attributes = connection.execute(
         sa.select(series.c.attributes).join(revisions).where(revisions.c.id == revision_id)
@@ -95,6 +96,9 @@ def write(  # noqa: PLR0913, PLR0917
     ids = _instance_ids(connection, revision_id)
     _write_slices(connection, verdict_id, assessment, ids)
     _write_outcomes(connection, revision_id, assessment, ids)
+    missing = _mark_missing(connection, revision_id, at)
+    _supersede(connection, revision_id)
+    return missing
 
 
 def _summary_row(stack: StackSummary) -> dict[str, Any]:
@@ -206,7 +210,24 @@ def _write_outcomes(
             }
         )
     )
-    _supersede(connection, revision_id)
+
+
+def _mark_missing(connection: sa.Connection, revision_id: int, at: datetime) -> list[int]:
+    """Mark the instances whose files are gone, so that the same bytes count when they return."""
+    listed = revision_instances.c
+    marked = connection.scalars(
+        instances.update()
+        .where(
+            instances.c.id.in_(
+                sa.select(listed.instance_id).where(listed.revision_id == revision_id)
+            ),
+            instances.c.reason == Reason.FILE_MISSING,
+            instances.c.missing_since.is_(None),
+        )
+        .values(missing_since=at)
+        .returning(instances.c.id)
+    )
+    return sorted(marked)
 
 
 def _supersede(connection: sa.Connection, revision_id: int) -> None:

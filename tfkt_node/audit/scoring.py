@@ -126,7 +126,9 @@ class Scoring(Database):
             )
             if ended.rowcount == 0:
                 return False
-            committing.write(connection, revision_id, verdict_id, assessment, no_report_because, at)
+            missing = committing.write(
+                connection, revision_id, verdict_id, assessment, no_report_because, at
+            )
             for kind in objects_owed:
                 _owe(connection, verdict_id, kind, destinations, at)
             detail = {
@@ -141,7 +143,12 @@ class Scoring(Database):
                 "no_report_because": no_report_because,
             }
             kind_of_event = EVENT_OF_OUTCOME[assessment.outcome]
-            append(connection, at, Event(kind_of_event, f"revision:{revision_id}", detail))
+            append(
+                connection,
+                at,
+                *(Event(EventKind.FILE_MISSING, f"instance:{i}", {}) for i in missing),
+                Event(kind_of_event, f"revision:{revision_id}", detail),
+            )
             return True
 
     def record_failed_attempt(  # noqa: PLR0913, PLR0917
