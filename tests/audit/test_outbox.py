@@ -131,6 +131,30 @@ def test_dead_delivery_comes_back_by_command(decided: Store) -> None:
     assert decided.retry_deliveries(None, "operator", "all", at(52)) == 0
 
 
+def test_delivery_to_an_unknown_destination_is_given_up_with_the_cure(decided: Store) -> None:
+    """P5: what nobody would send for a peer was removed is DEAD, not PENDING for ever."""
+    revise(decided, 100, "v2")
+    build(decided, 140)
+    held = decided.claim_delivery("owner", "archive", at(141), LEASE_S)
+    sent = decided.claim_delivery("owner", "pacs", at(141), LEASE_S)
+    assert held is not None
+    assert sent is not None
+    decided.delivery_sent(sent.delivery_id, "owner", 0, "", at(142))
+
+    assert decided.end_orphaned_deliveries(["other", "archive"], at(143)) == 1
+    assert decided.end_orphaned_deliveries([], at(144)) == 0
+
+    cure = "no peer named pacs has deliver = true in the settings; add it, then run tfkt-node "
+    cure += "deliveries retry"
+    (dead,) = decided.delivery_rows(state=DeliveryState.DEAD)
+    assert (dead.destination, dead.verdict_id, dead.last_error) == ("pacs", "v2", cure)
+    subject = f"delivery:{dead.delivery_id}"
+    assert told(decided)[-1] == ("DELIVERY_DEAD", subject, {"error": cure}, "node")
+    decided.delivery_retry(held.delivery_id, "owner", "no answer", at(200), at(145))
+    assert decided.end_orphaned_deliveries(["pacs"], at(146)) == 1
+    assert decided.retry_deliveries("pacs", "operator", "peer is back", at(150)) == 1
+
+
 def test_failed_object_comes_back_by_command(decided: Store) -> None:
     """P5: a report that could not be built is never lost, and its deliveries wait for it."""
     owed = decided.claim_object("owner", at(40), LEASE_S)

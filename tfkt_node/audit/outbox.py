@@ -7,6 +7,7 @@ claimed only when the object is BUILT.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,39 @@ class Outbox(Database):
             if ended.rowcount == 1:
                 append(connection, at, *told)
             return ended.rowcount == 1
+
+    def end_orphaned_deliveries(self, destinations: Sequence[str], at: datetime) -> int:
+        """Make PENDING deliveries to other than these destinations DEAD; return how many.
+
+        Nobody would send them: their peer was removed from the settings or renamed. One that a
+        process holds is left alone.
+        """
+        orphaned = (
+            deliveries.update()
+            .where(
+                in_state(deliveries, DeliveryState.PENDING),
+                deliveries.c.destination.not_in(destinations),
+                deliveries.c.lease_owner.is_(None),
+            )
+            .values(
+                state=DeliveryState.DEAD,
+                last_error=sa.literal("no peer named ")
+                + deliveries.c.destination
+                + sa.literal(
+                    " has deliver = true in the settings; add it, then run tfkt-node deliveries "
+                    "retry"
+                ),
+            )
+            .returning(deliveries.c.id, deliveries.c.last_error)
+        )
+        with self.writing() as connection:
+            ended = sorted(tuple(row) for row in connection.execute(orphaned))
+            told = [
+                Event(EventKind.DELIVERY_DEAD, f"delivery:{number}", {"error": error})
+                for number, error in ended
+            ]
+            append(connection, at, *told)
+            return len(ended)
 
     def retry_deliveries(
         self, which: int | str | None, actor: str, reason: str, now: datetime
