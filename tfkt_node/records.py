@@ -520,17 +520,23 @@ class SeriesRow:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow:
-    """One line of `deliveries list`."""
+    """One line of `deliveries list`: a delivery, or an object that could not be made.
 
-    delivery_id: int
+    A FAILED object that is owed to no destination has no delivery: no number, no destination and
+    no state. object_error: why an object is FAILED.
+    """
+
+    delivery_id: int | None
     destination: str
     kind: ObjectKind
-    state: DeliveryState
+    state: DeliveryState | None
     attempts: int
     next_attempt_at: datetime | None
     last_error: str
     sop_instance_uid: str
     verdict_id: str
+    object_state: ObjectState
+    object_error: str
 
 
 # --------------------------------------------------------------------------- errors

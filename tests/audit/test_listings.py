@@ -127,3 +127,30 @@ def test_deliveries_are_listed_and_filtered(filled: Store) -> None:
     (dead,) = filled.delivery_rows(state=DeliveryState.DEAD)
     assert (dead.destination, dead.last_error, dead.attempts) == ("archive", "refused", 1)
     assert [row.sop_instance_uid for row in filled.delivery_rows()] == ["2.25.1", "2.25.1", ""]
+
+
+def test_object_that_could_not_be_made_is_listed(filled: Store) -> None:
+    """P5: a FAILED object is seen at its deliveries, and by itself where it has none."""
+    fill(filled, 1, series="1.2.10", first=60, now_s=300)
+    close(filled, 330)
+    decide(filled, 331, "v3", destinations=())
+    for _ in range(2):
+        owed = filled.claim_object("owner", at(340), 60)
+        assert owed is not None
+        filled.object_failed(owed.object_id, "owner", "no space", at(341))
+
+    *healthy, failed, alone = filled.delivery_rows()
+
+    assert {(row.object_state, row.object_error) for row in healthy} == {("BUILT", "")}
+    assert (failed.verdict_id, failed.state, failed.object_state) == ("v2", "PENDING", "FAILED")
+    assert (alone.delivery_id, alone.destination, alone.state, alone.attempts) == (
+        None,
+        "",
+        None,
+        1,
+    )
+    assert (alone.verdict_id, alone.object_error) == ("v3", "no space")
+    assert alone not in filled.delivery_rows(destination="pacs")
+    assert len(filled.delivery_rows(state=DeliveryState.PENDING)) == 3
+    filled.retry_deliveries(None, "operator", "space", at(350))
+    assert [row.object_state for row in filled.delivery_rows()] == ["BUILT", "BUILT", "OWED"]

@@ -180,6 +180,47 @@ def test_deliveries_are_listed(node: Command, store: Store) -> None:
     assert "no deliveries\n" == node("deliveries", "list", "--destination", "other").out
 
 
+@pytest.mark.parametrize("destinations", [("pacs",), ()])
+def test_object_that_could_not_be_made_is_listed(
+    node: Command, store: Store, destinations: tuple[str, ...]
+) -> None:
+    """P5: a FAILED object does not look healthy in the list, whether owed to a peer or to none."""
+    making.fill(store, 6)
+    making.close(store, 40)
+    making.decide(store, 45, "v1", (ObjectKind.SR,), destinations)
+    owed = store.claim_object("owner", making.at(46), making.LEASE_S)
+    assert owed is not None
+    store.object_failed(owed.object_id, "owner", "no space", making.at(47))
+
+    shown = " ".join(node("deliveries", "list").out.split())
+
+    assert "FAILED to be made: no space" in shown
+    assert "PENDING" not in shown
+    (one,) = json.loads(node("deliveries", "list", "--json").out)["deliveries"]
+    assert ("FAILED", "no space") == (one["object_state"], one["object_error"])
+    node("deliveries", "retry", "--all", "--reason", "freed")
+    assert "FAILED" not in node("deliveries", "list").out
+
+
+def test_delivery_to_a_removed_peer_is_tried_again(
+    command: Command, config: Callable[[str], Path], store: Store
+) -> None:
+    """P9: whatever has deliveries can be named, though the settings know it no more."""
+    assessed_and_open(store)
+    path = config(PEER.replace('"pacs"', '"renamed"'))
+
+    ran = command(
+        "--config", path, "deliveries", "retry", "--destination", "pacs", "--reason", "back"
+    )
+
+    assert (0, "1 delivery or object to try again\n") == (ran.code, ran.out)
+    unknown = command(
+        "--config", path, "deliveries", "retry", "--destination", "pasc", "--reason", "back"
+    )
+    assert 2 == unknown.code
+    assert "renamed" in unknown.err
+
+
 @pytest.mark.parametrize("which", [["1"], ["--destination", "pacs"], ["--all"]])
 def test_dead_deliveries_are_tried_again(node: Command, store: Store, which: list[str]) -> None:
     """P9: a retry makes DEAD deliveries PENDING and keeps actor and reason in the audit."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
 from tfkt_node.audit.reading import reason_of
 from tfkt_node.audit.schema import (
@@ -26,6 +27,7 @@ from tfkt_node.records import (
     DeliveryState,
     Misconfigured,
     ObjectKind,
+    ObjectState,
     RevisionState,
     SeriesRow,
     Verdict,
@@ -82,16 +84,26 @@ class Listings(Database):
     def delivery_rows(
         self, state: DeliveryState | None = None, destination: str | None = None
     ) -> list[DeliveryRow]:
-        """Return deliveries in the order they were owed."""
+        """Return deliveries in the order they were owed, then FAILED objects without one.
+
+        state, destination: of deliveries. None: the filter does not apply.
+        """
         wanted = {deliveries.c.state: state, deliveries.c.destination: destination}
         with self.reading() as connection:
             rows = connection.execute(
                 sa.select(
-                    deliveries, objects.c.kind, objects.c.sop_instance_uid, objects.c.verdict_id
+                    deliveries,
+                    *(objects.c[name] for name in ("kind", "sop_instance_uid", "verdict_id")),
+                    objects.c.state.label("object_state"),
+                    objects.c.error.label("object_error"),
+                    objects.c.attempts.label("object_attempts"),
                 )
-                .join(objects)
-                .where(*(column == value for column, value in wanted.items() if value is not None))
-                .order_by(deliveries.c.id)
+                .select_from(objects.outerjoin(deliveries))
+                .where(
+                    sa.or_(deliveries.c.id.is_not(None), in_state(objects, ObjectState.FAILED)),
+                    *(column == value for column, value in wanted.items() if value is not None),
+                )
+                .order_by(deliveries.c.id.is_(None), deliveries.c.id, objects.c.id)
             )
             return [_delivery_row(row) for row in rows]
 
@@ -155,14 +167,16 @@ def _series_row(row: Any) -> SeriesRow:
 def _delivery_row(row: Any) -> DeliveryRow:
     return DeliveryRow(
         delivery_id=row.id,
-        destination=row.destination,
+        destination=row.destination or "",
         kind=ObjectKind(row.kind),
-        state=DeliveryState(row.state),
-        attempts=row.attempts,
+        state=DeliveryState(row.state) if row.state else None,
+        attempts=row.object_attempts if row.id is None else row.attempts,
         next_attempt_at=row.next_attempt_at,
-        last_error=row.last_error,
+        last_error=row.last_error or "",
         sop_instance_uid=row.sop_instance_uid or "",
         verdict_id=row.verdict_id,
+        object_state=ObjectState(row.object_state),
+        object_error=row.object_error,
     )
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from tfkt_node.cli.options import Json, load_settings, login_name, open_store
-from tfkt_node.cli.output import counted, instant, jsonable, print_json, print_table
-from tfkt_node.records import DeliveryState
+from tfkt_node.cli.output import NOTHING, counted, instant, jsonable, print_json, print_table
+from tfkt_node.records import DeliveryRow, DeliveryState, ObjectState
 
 app = typer.Typer(
     help="Look at deliveries, and try the failed ones again.",
@@ -35,7 +35,7 @@ def list_deliveries(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """List deliveries in the order in which they came to be owed."""
+    """List deliveries in the order in which they were owed, and objects that could not be made."""
     with open_store(context) as store:
         rows = store.delivery_rows(state=state, destination=destination or None)
     if as_json:
@@ -48,18 +48,21 @@ def list_deliveries(
     print_table(
         "",
         columns,
-        [
-            (
-                str(row.delivery_id),
-                row.destination,
-                str(row.kind),
-                str(row.state),
-                str(row.attempts),
-                instant(row.next_attempt_at),
-                row.last_error,
-            )
-            for row in rows
-        ],
+        [_line(row) for row in rows],
+    )
+
+
+def _line(row: DeliveryRow) -> tuple[str, ...]:
+    """Return the cells of a row: of an object that could not be made, its own state and error."""
+    failed = row.object_state is ObjectState.FAILED
+    return (
+        NOTHING if row.delivery_id is None else str(row.delivery_id),
+        row.destination or NOTHING,
+        str(row.kind),
+        str(row.object_state if failed else row.state),
+        str(row.attempts),
+        NOTHING if failed else instant(row.next_attempt_at),
+        f"FAILED to be made: {row.object_error}" if failed else row.last_error,
     )
 
 
@@ -87,13 +90,14 @@ def retry(
     """Try deliveries again that were given up (DEAD). Name one ID, one destination, or --all."""
     if sum((delivery_id is not None, bool(destination), everything)) != 1:
         raise typer.BadParameter("name exactly one of: an ID, --destination NAME, --all")
-    _refuse_unknown(context, destination)
     actor = actor.strip() or login_name()
     if not actor:
         raise typer.BadParameter("this user has no login name; say who", param_hint="--actor")
     if not reason.strip():
         raise typer.BadParameter("a reason is kept in the audit; say why", param_hint="--reason")
     with open_store(context) as store:
+        if destination and not store.delivery_rows(destination=destination):
+            _refuse_unknown(context, destination)
         which: int | str | None = delivery_id if delivery_id is not None else destination or None
         count = store.retry_deliveries(which, actor, reason.strip(), datetime.now(UTC))
     if count:
@@ -104,9 +108,10 @@ def retry(
 
 def _refuse_unknown(context: typer.Context, destination: str) -> None:
     names = [peer.name for peer in load_settings(context).destinations]
-    if destination and destination not in names:
+    if destination not in names:
         known = ", ".join(names) or "none has deliver = true"
         raise typer.BadParameter(
-            f"{destination!r} is no destination in the settings (known: {known})",
+            f"{destination!r} is no destination in the settings (known: {known}), and has no "
+            "deliveries",
             param_hint="--destination",
         )
