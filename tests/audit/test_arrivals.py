@@ -188,6 +188,26 @@ def test_closing_keeps_the_evidence(store: Store) -> None:
     }
 
 
+def test_associations_that_a_crash_left_open_are_lost(store: Store) -> None:
+    """P4: evidence names no association as open whose node is dead; others' are left alone."""
+    day_s = 86_400
+    for name, opened_s in {"old": 0, "ended": 1, "late": day_s, "new": day_s + 60}.items():
+        store.open_association(name, "SCANNER", "TFKT_NODE", "192.0.2.1", at(opened_s))
+    store.end_association("ended", AssociationEnd.RELEASED, at(2))
+    with store.reading() as connection:
+        alone = connection.dialect.name == "sqlite"
+
+    count = store.end_lost_associations(at(day_s + 60), at(day_s + 90))
+
+    ended = {row["id"]: (row["how"], row["ended_at"]) for row in rows_of(store, "associations")}
+    lost = ("LOST", at(day_s + 90))
+    assert ended["old"] == lost
+    assert ended["ended"] == ("RELEASED", at(2))
+    assert ended["late"] == (lost if alone else (None, None))
+    assert ended["new"] == (None, None)
+    assert count == (2 if alone else 1)
+
+
 def test_quiet_period_starts_anew_at_boot(store: Store) -> None:
     """P4: what was OPEN when the node stopped waits a whole quiet period after its start."""
     fill(store, 1)

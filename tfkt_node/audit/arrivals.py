@@ -6,7 +6,7 @@ that an arrival is either in the frozen list or opens the next revision (promise
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +30,10 @@ from tfkt_node.records import (
     RevisionState,
     StoredInstance,
 )
+
+
+LONGEST_ASSOCIATION = timedelta(days=1)
+"""An association that another node opened longer ago is held to be lost."""
 
 
 class IndexResult(StrEnum):
@@ -67,6 +71,22 @@ class Arrivals(Database):
                 .values(ended_at=at, how=how)
             )
             return ended.rowcount == 1
+
+    def end_lost_associations(self, started_at: datetime, at: datetime) -> int:
+        """Record as LOST the associations that a node left open when it died; return how many.
+
+        started_at: when this node started. SQLite is one node's own, so that all opened before are
+        lost. On PostgreSQL another node may hold them: there, those opened a day before it.
+        """
+        with self.writing() as connection:
+            alone = connection.dialect.name == "sqlite"
+            before = started_at if alone else started_at - LONGEST_ASSOCIATION
+            lost = connection.execute(
+                associations.update()
+                .where(associations.c.ended_at.is_(None), associations.c.opened_at < before)
+                .values(ended_at=at, how=AssociationEnd.LOST)
+            )
+            return lost.rowcount
 
     def index_instance(
         self, instance: StoredInstance, header: InstanceHeader, now: datetime

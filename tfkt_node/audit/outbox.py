@@ -133,6 +133,23 @@ class Outbox(Database):
                 append(connection, at, told)
             return failed.rowcount == 1
 
+    def object_retry(
+        self, object_id: int, owner: str, error: str, next_attempt_at: datetime
+    ) -> bool:
+        """Record that an object could not be made just now; no fault of its own is counted."""
+        with self.writing() as connection:
+            later = connection.execute(
+                objects.update()
+                .where(held(objects, object_id, owner))
+                .values(
+                    state=ObjectState.OWED,
+                    error=storable(error),
+                    next_attempt_at=next_attempt_at,
+                    **FREED,
+                )
+            )
+            return later.rowcount == 1
+
     def claim_delivery(
         self, owner: str, destination: str, now: datetime, lease_s: float
     ) -> ClaimedDelivery | None:
