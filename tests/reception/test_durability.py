@@ -131,6 +131,7 @@ def test_p1_answered_instances_survive_a_kill(tmp_path, make_ct):
     """P1: after kill -9 amid reception, every instance that was answered is found again."""
     process, port = serve(tmp_path / "spool")
     assoc = associate(port)
+    assoc.dimse_timeout = 5  # the library does not always see that the line has gone
     answered = []
     for number in range(30):
         ds = make_ct(rows=64)

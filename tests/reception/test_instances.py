@@ -278,6 +278,7 @@ def test_second_node_on_a_spool_is_turned_away(spool):
     assert list(second.stored_files()) == [stored.path]
 
 
+@pytest.mark.crash
 def test_claim_ends_with_the_process_or_the_spool(spool):
     """A claim outlives neither a kill nor the spool object."""
     program = (

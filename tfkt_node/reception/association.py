@@ -30,10 +30,7 @@ from tfkt_node.reception.instances import (
 )
 from tfkt_node.reception.line import Line
 from tfkt_node.reception.negotiation import application_entity
-from tfkt_node.records import (
-    AssociationEnd,
-    Refused,
-)
+from tfkt_node.records import AssociationEnd, Refused
 from tfkt_node.settings import Reception
 
 LOGGER = logging.getLogger(__name__)
