@@ -43,6 +43,14 @@ class Databases:
         """Remove a database, whoever is still connected."""
         self._ask(f'DROP DATABASE "{name_of(url)}" WITH (FORCE)')
 
+    def take_away(self, url: str) -> None:
+        """Let a database be away, until `bring_back`; nobody may be connected."""
+        self._ask(f'ALTER DATABASE "{name_of(url)}" RENAME TO "{name_of(url)}_away"')
+
+    def bring_back(self, url: str) -> None:
+        """End what `take_away` began."""
+        self._ask(f'ALTER DATABASE "{name_of(url)}_away" RENAME TO "{name_of(url)}"')
+
     def _ask(self, statement: str) -> None:
         with psycopg.connect(
             host=str(self._folder), user="tests", dbname="postgres", autocommit=True

@@ -64,7 +64,9 @@ class RunningNode:
             f'[storage]\nspool = "{self.spool_folder}"\ndatabase = "{self.database_url}"\n'
             f"[series]\nquiet_s = {QUIET_S}\n"
             "[scoring]\nlease_s = 3\nretry_delay_s = 0.5\n"
-            "[delivery]\nfirst_retry_s = 0.5\n" + settings + peers
+            "[delivery]\nfirst_retry_s = 0.5\nconnection_timeout_s = 1\nresponse_timeout_s = 3\n"
+            + settings
+            + peers
         )
         self.spool_folder.mkdir(exist_ok=True)
         upgrade(self.database_url)

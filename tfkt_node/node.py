@@ -18,9 +18,9 @@ from functools import partial
 from random import Random
 from types import TracebackType
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from tfkt_node import assess
 from tfkt_node.audit.store import Store
 from tfkt_node.delivery import outbox
 from tfkt_node.iqa import bundle
@@ -29,33 +29,35 @@ from tfkt_node.reception.door import Door
 from tfkt_node.reception.indexing import Indexer, reconcile
 from tfkt_node.reception.instances import Spool, write_durably
 from tfkt_node.records import (
-    Assessment,
-    ClaimedRevision,
+    ClaimedObject,
     Misconfigured,
     NodeError,
     ObjectKind,
-    Reason,
+    Permanent,
+    Retriable,
 )
 from tfkt_node.report import key_objects, structured_report
-from tfkt_node.report.owed import objects_owed
-from tfkt_node.scorer import Scorer, ScoringFailed
+from tfkt_node.scoring import ScoringLoop
 from tfkt_node.series import arrivals
 from tfkt_node.settings import Settings
 from tfkt_node.slices.decoding import decodable_syntaxes
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""Attempts at scoring one revision before it is FAILED (design 5)."""
-
 LOOK_S = 0.5
 """How often the rows are looked at for work that is due."""
 
-SWEEP_S = 60.0
+SWEEP_S = 10.0
 """How often leases of dead processes are released."""
 
 STOP_S = 30.0
 """How long a stop waits for associations, and then for the index to catch up."""
+
+REPORT_RETRY_S = 30.0
+"""How long a report waits that could not be written to the disk."""
+
+BACK_OFF_S = 10.0
+"""How long work that failed is left alone: a database that is away is away for a while."""
 
 
 def now() -> datetime:
@@ -67,18 +69,19 @@ class Node:
     """One running node: reception, series, scoring, reports and delivery."""
 
     def __init__(self, settings: Settings) -> None:
-        """Open the bundle, the spool and the database; nothing listens yet.
+        """Open the spool and look at the database and the bundle; nothing listens yet.
 
-        Raises Misconfigured or Permanent for a bundle or a database that cannot work.
+        Raises Misconfigured for settings, a spool, a schema or a bundle's name that cannot work. A
+        database that is away and a bundle that is broken are only said: they must not keep images
+        out (promise P7).
         """
-        bundle.load(settings.scoring.bundle)
         self.settings = settings
         self.owner = uuid.uuid4().hex  # random per start: a restarted host must not look alive
         self.spool = _open_spool(settings)
+        self.spool.claim()
         self.store = Store(settings.storage.database_url)
-        self.store.check_schema()
+        self._look_at_what_may_be_away()
         self._stopping = threading.Event()
-        self._scorer = Scorer(settings)
         self._indexer = Indexer(self.store, self.spool, now)
         self._scp = StorageSCP(
             settings.reception,
@@ -88,8 +91,15 @@ class Node:
             decodable=decodable_syntaxes(),
             clock=now,
         )
-        self._scoring = threading.Thread(target=self._score_until_stopped, name="scoring")
-        self._timers = BackgroundScheduler(timezone=UTC)
+        self._timers = BackgroundScheduler(
+            timezone=UTC,
+            # Each destination may block a thread of its own, and never the rest of the work.
+            executors={"default": ThreadPoolExecutor(4 + len(settings.destinations))},
+        )
+        self._scoring = ScoringLoop(
+            settings, self.store, self.owner, now, on_outcome=partial(self._soon, "make_reports")
+        )
+        self._catching_up = threading.Thread(target=self._catch_up, name="catch-up")
 
     @property
     def port(self) -> int:
@@ -97,33 +107,59 @@ class Node:
         return self._scp.port
 
     def start(self) -> None:
-        """Reconcile spool and rows, then take associations and work."""
+        """Take associations at once; all other work follows when the database is there."""
         swept = self.spool.sweep_partial_files()
-        reconcile(self.store, self.spool, now())
-        self.store.release_expired_leases(now())
-        arrivals.restart_quiet_periods(self.store, now())
-        log.info("node.started partial_files_swept=%d", swept)
         self._indexer.start()
         self._scp.start()
-        self._scorer.start()
-        self._scoring.start()
-        self._every(LOOK_S, self._close_quiet_series, "close_quiet_series")
-        self._every(LOOK_S, self._make_reports, "make_reports")
-        for peer in self.settings.destinations:
-            self._every(LOOK_S, partial(self._deliver, peer.name), f"deliver_to_{peer.name}")
-        self._every(SWEEP_S, self._sweep, "sweep")
         self._timers.start()
+        self._catching_up.start()
+        log.info("node.started partial_files_swept=%d", swept)
 
     def stop(self) -> None:
         """Let associations end, finish what is in hand, and stop."""
         self._scp.stop(STOP_S)
         self._indexer.stop(STOP_S)
         self._stopping.set()
+        self._catching_up.join()
+        self._scoring.stop()
         self._timers.shutdown()
-        self._scoring.join()
-        self._scorer.close()
         self.store.close()
+        self.spool.release()
         log.info("node.stopped")
+
+    def _look_at_what_may_be_away(self) -> None:
+        try:
+            self.store.check_schema()
+            bundle.load(self.settings.scoring.bundle)
+        except Retriable as error:
+            log.error('node.database_away why="%s"', error)
+        except Permanent as error:
+            log.error('node.bundle_broken why="%s" cure="%s"', error, error.cure)
+
+    def _catch_up(self) -> None:
+        """Bring rows in line with files and settings, then start the work that lives off rows."""
+        while not self._stopping.is_set():
+            try:
+                self.store.check_schema()
+                reconcile(self.store, self.spool, now())
+                self.store.release_expired_leases(now(), self.owner)
+                names = [peer.name for peer in self.settings.destinations]
+                self.store.end_orphaned_deliveries(names, now())
+                arrivals.restart_quiet_periods(self.store, now())
+            except NodeError as error:
+                log.error('node.catch_up_waits why="%s"', error)
+                self._stopping.wait(BACK_OFF_S)
+            else:
+                self._start_work()
+                return
+
+    def _start_work(self) -> None:
+        self._every(LOOK_S, self._close_quiet_series, "close_quiet_series")
+        self._every(LOOK_S, self._make_reports, "make_reports")
+        for peer in self.settings.destinations:
+            self._every(LOOK_S, partial(self._deliver, peer.name), f"deliver_to_{peer.name}")
+        self._every(SWEEP_S, self._sweep, "sweep")
+        self._scoring.start()
 
     def run_until_signal(self) -> None:
         """Start, wait for SIGTERM or SIGINT, stop."""
@@ -149,25 +185,30 @@ class Node:
     # ----------------------------------------------------------------- timers
 
     def _every(self, seconds: float, work: Callable[[], object], name: str) -> None:
-        """Run `work` again and again, one at a time; an error costs one turn, not the node."""
+        """Run `work` again and again, one at a time; an error costs some turns, not the node."""
 
         def turn() -> None:
             try:
                 work()
+            except NodeError as error:
+                log.error('node.turn_failed work=%s why="%s"', name, error)
+                self._soon(name, BACK_OFF_S)
             except Exception as error:
                 log.exception("node.turn_failed work=%s type=%s", name, type(error).__name__)
+                self._soon(name, BACK_OFF_S)
 
         self._timers.add_job(
             turn, "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
             misfire_grace_time=None, next_run_time=now(),
         )  # fmt: skip
 
-    def _soon(self, name: str) -> None:
-        self._timers.modify_job(name, next_run_time=now())
+    def _soon(self, name: str, after_s: float = 0.0) -> None:
+        """Let a timer's next turn come at once, or only after a while."""
+        self._timers.modify_job(name, next_run_time=now() + timedelta(seconds=after_s))
 
     def _sweep(self) -> None:
         """Take back what dead processes held, and end what the library lost sight of."""
-        self.store.release_expired_leases(now())
+        self.store.release_expired_leases(now(), self.owner)
         self._scp.end_dead_associations()
 
     def _close_quiet_series(self) -> None:
@@ -175,107 +216,40 @@ class Node:
 
     def _make_reports(self) -> None:
         """Build every object that is owed."""
-        while (
-            claimed := self.store.claim_object(self.owner, now(), self.settings.scoring.lease_s)
-        ) is not None:
-            try:
-                if claimed.kind is ObjectKind.SR:
-                    worst = self.settings.report.worst_slices
-                    made = structured_report.build(claimed.record, worst)
-                else:
-                    made = key_objects.build(claimed.record)
-                path = self.spool.object_path(made.sop_instance_uid)
-                write_durably(path, (made.content,))
-            except NodeError as error:
-                self.store.object_failed(claimed.object_id, self.owner, str(error), now())
-            except Exception as error:
-                # No traceback: values of the header may stand in it (P10).
-                what = f"{type(error).__name__} while building it"
-                log.exception("report.failed kind=%s type=%s", claimed.kind, type(error).__name__)
-                self.store.object_failed(claimed.object_id, self.owner, what, now())
+        lease_s = self.settings.scoring.lease_s
+        while not self._stopping.is_set():
+            claimed = self.store.claim_object(self.owner, now(), lease_s)
+            if claimed is None:
+                return
+            self._make(claimed)
+
+    def _make(self, claimed: ClaimedObject) -> None:
+        try:
+            if claimed.kind is ObjectKind.SR:
+                made = structured_report.build(claimed.record, self.settings.report.worst_slices)
             else:
-                self.store.object_built(claimed.object_id, self.owner, made, path, now())
-                for peer in self.settings.destinations:
-                    self._soon(f"deliver_to_{peer.name}")
+                made = key_objects.build(claimed.record)
+            path = self.spool.object_path(made.sop_instance_uid)
+            write_durably(path, (made.content,))
+        except NodeError as error:
+            self.store.object_failed(claimed.object_id, self.owner, str(error), now())
+        except OSError as error:
+            what = f"the spool cannot be written ({error.strerror}); free or repair its disk"
+            log.error('report.waits kind=%s why="%s"', claimed.kind, what)
+            later = now() + timedelta(seconds=REPORT_RETRY_S)
+            self.store.object_retry(claimed.object_id, self.owner, what, later)
+        except Exception as error:
+            # No traceback: values of the header may stand in it (P10).
+            what = f"{type(error).__name__} while building it"
+            log.exception("report.failed kind=%s type=%s", claimed.kind, type(error).__name__)
+            self.store.object_failed(claimed.object_id, self.owner, what, now())
+        else:
+            self.store.object_built(claimed.object_id, self.owner, made, path, now())
+            for peer in self.settings.destinations:
+                self._soon(f"deliver_to_{peer.name}")
 
     def _deliver(self, destination: str) -> None:
         outbox.deliver_due(self.store, self.settings, destination, self.owner, now, Random())
-
-    # ----------------------------------------------------------------- scoring
-
-    def _score_until_stopped(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                worked = self._score_next()
-            except Exception as error:
-                log.exception("node.turn_failed work=scoring type=%s", type(error).__name__)
-                worked = False
-            if not worked:
-                self._stopping.wait(LOOK_S / 2)
-
-    def _score_next(self) -> bool:
-        """Score the next revision that is due. Returns whether there was one."""
-        scoring = self.settings.scoring
-        claimed = self.store.claim_revision(
-            self.owner, now(), scoring.lease_s, scoring.backlog_after_s
-        )
-        if claimed is None:
-            return False
-        try:
-            if claimed.attempts >= ATTEMPTS:
-                raise ScoringFailed(Reason.SCORER_CRASHED, "")
-            assessment = self._scorer.submit(
-                claimed.instances, claimed.attributes, self._lease_keeper(claimed)
-            )
-        except _Stopping:
-            self.store.give_back_revision(claimed.revision_id, self.owner)
-            return False
-        except ScoringFailed as failure:
-            if claimed.attempts + 1 < ATTEMPTS:
-                retry_at = now() + timedelta(seconds=scoring.retry_delay_s)
-                self.store.record_failed_attempt(
-                    claimed.revision_id, self.owner, failure.reason, failure.detail, retry_at, now()
-                )
-                return True
-            assessment = assess.failed(
-                self.settings, claimed.instances, claimed.attributes, failure.reason, failure.detail
-            )
-        self._commit(claimed, assessment)
-        return True
-
-    def _commit(self, claimed: ClaimedRevision, assessment: Assessment) -> None:
-        owed, because = objects_owed(assessment, self.settings.report.silent_reasons)
-        committed = self.store.commit_assessment(
-            claimed.revision_id,
-            self.owner,
-            assessment,
-            verdict_id=str(uuid.uuid4()),
-            objects_owed=owed,
-            no_report_because=because,
-            destinations=[peer.name for peer in self.settings.destinations],
-            at=now(),
-        )
-        log.info(
-            "revision.%s revision=%d verdict=%s committed=%s",
-            assessment.outcome.lower(), claimed.revision_id, assessment.verdict, committed,
-        )  # fmt: skip
-        self._soon("make_reports")
-
-    def _lease_keeper(self, claimed: ClaimedRevision) -> Callable[[], None]:
-        """Return what renews the lease while the child works, and gives up when asked to stop."""
-        lease_s = self.settings.scoring.lease_s
-        renewed_at = now()
-
-        def keep() -> None:
-            nonlocal renewed_at
-            if self._stopping.is_set():
-                raise _Stopping
-            if now() - renewed_at > timedelta(seconds=lease_s / 3):
-                renewed_at = now()
-                until = renewed_at + timedelta(seconds=lease_s)
-                self.store.renew_revision(claimed.revision_id, self.owner, until)
-
-        return keep
 
 
 def _open_spool(settings: Settings) -> Spool:
@@ -291,7 +265,3 @@ def _open_spool(settings: Settings) -> Spool:
             f"storage.spool: the folder {folder} cannot be written ({error.strerror}); "
             "make it, or give it to the user that runs the node"
         ) from error
-
-
-class _Stopping(Exception):
-    """The node was asked to stop while a revision was being scored."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -18,10 +20,20 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from tfkt_node import logs
-from tfkt_node.records import Assessment, InstanceRef, NodeError, Reason, Retriable
+from tfkt_node.records import (
+    Assessment,
+    InstanceRef,
+    Misconfigured,
+    NodeError,
+    Permanent,
+    Reason,
+    Retriable,
+)
 from tfkt_node.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Assess = Callable[[Sequence[InstanceRef], bytes], Assessment]
 
 POLL_S = 0.2
 """How often a waiting caller gets a turn, to renew its lease or to stop."""
@@ -35,12 +47,19 @@ class ScoringFailed(Retriable):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[ScoringFailed], tuple[Reason, str]]:
+        return ScoringFailed, (self.reason, self.detail)  # it crosses the pipe
+
+
+class ScorerUnavailable(Retriable):
+    """No revision can be scored until this is mended; no revision is to blame for it."""
+
 
 class Scorer:
     """Runs `assess` in a child process, one revision at a time.
 
-    The child starts with the first revision, or with `start`, and lives until `close`; the model
-    is loaded once in its life. Not for use by several threads at once.
+    The child starts with the first revision and lives until `close`; the model is loaded once in
+    its life. Not for use by several threads at once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,19 +79,6 @@ class Scorer:
     ) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the child ahead of need, so that the first series does not wait for the model."""
-        if self._child is not None and self._child.is_alive():
-            return
-        self.close()
-        ours, theirs = self._context.Pipe()
-        self._child = self._context.Process(
-            target=_run_child, args=(theirs, self._settings), name="tfkt-node-scorer", daemon=True
-        )
-        self._child.start()
-        theirs.close()  # else the end of the child would not be seen on our side
-        self._pipe = ours
-
     def submit(
         self,
         instances: Sequence[InstanceRef],
@@ -83,9 +89,10 @@ class Scorer:
 
         attributes: see InstanceHeader. while_waiting is called a few times a second; an exception
         from it ends the attempt and the child.
-        Raises ScoringFailed when the child crashed, ran past the limit or reported an error.
+        Raises ScoringFailed when the child crashed, ran past the limit or reported an error, and
+        ScorerUnavailable when it cannot work at all.
         """
-        self.start()
+        self._start()
         assert self._pipe is not None
         deadline = time.monotonic() + self._settings.scoring.time_limit_s
         try:
@@ -97,19 +104,39 @@ class Scorer:
                     raise ScoringFailed(
                         Reason.SCORER_TIMEOUT, f"scoring.time_limit_s is {limit:g} s."
                     )
-            answer = self._pipe.recv()
+            answer: Assessment | NodeError = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise ScoringFailed(Reason.SCORER_CRASHED, self._death()) from error
         except BaseException:
             self._kill()
             raise
-        if isinstance(answer, Assessment):
-            return answer
-        raise ScoringFailed(Reason.SCORER_ERROR, str(answer))
+        if isinstance(answer, NodeError):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """End the child. An attempt in progress is lost and will be made again by its lease."""
         self._kill()
+
+    def _start(self) -> None:
+        """Start a child unless one lives. Raises ScorerUnavailable where there is no room."""
+        if self._child is not None and self._child.is_alive():
+            return
+        self.close()
+        ours, theirs = self._context.Pipe()
+        child = self._context.Process(
+            target=_run_child, args=(theirs, self._settings), name="tfkt-node-scorer", daemon=True
+        )
+        try:
+            child.start()
+        except OSError as error:
+            ours.close()
+            raise ScorerUnavailable(
+                f"no process could be started for scoring ({error.strerror})"
+            ) from error
+        finally:
+            theirs.close()  # else the end of the child would not be seen on our side
+        self._child, self._pipe = child, ours
 
     def _death(self) -> str:
         """Say in words how the child ended."""
@@ -140,9 +167,10 @@ def _run_child(pipe: Connection, settings: Settings) -> None:
     """Load the model once, then answer requests until the parent is gone."""
     logs.configure(settings.logging)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to us as well
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     limit = settings.scoring.memory_limit_mb * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    assess: Callable[[Sequence[InstanceRef], bytes], Assessment] | None = None
+    assess: Assess | None = None
     while True:
         try:
             instances, attributes = pipe.recv()
@@ -151,27 +179,48 @@ def _run_child(pipe: Connection, settings: Settings) -> None:
         try:
             if assess is None:
                 assess = _load(settings)
-            answer: Assessment | str = assess(instances, attributes)
+            answer: Assessment | NodeError = assess(instances, attributes)
+        except ScorerUnavailable as error:
+            answer = error
         except MemoryError:
-            answer = f"The memory limit was met (scoring.memory_limit_mb is {limit >> 20})."
+            answer = ScoringFailed(
+                Reason.SCORER_ERROR,
+                f"The memory limit was met (scoring.memory_limit_mb is {limit >> 20}).",
+            )
         except NodeError as error:
-            answer = str(error)
+            answer = ScoringFailed(Reason.SCORER_ERROR, str(error))
         except Exception as error:
             # The type alone: messages of libraries may quote what the header holds (P10).
             log.exception("scorer.error type=%s", type(error).__name__)
-            answer = f"{type(error).__name__} in the scoring process."
+            answer = ScoringFailed(
+                Reason.SCORER_ERROR, f"{type(error).__name__} in the scoring process."
+            )
         try:
             pipe.send(answer)
         except OSError:
             return
 
 
-def _load(settings: Settings) -> Callable[[Sequence[InstanceRef], bytes], Assessment]:
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, even in the middle of a revision."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _load(settings: Settings) -> Assess:
+    """Load the model. Raises ScorerUnavailable, with the cure, when it cannot be."""
     from tfkt_node.assess import Assessor
     from tfkt_node.iqa.bundle import load
     from tfkt_node.iqa.engine import open_engine
 
     scoring = settings.scoring
-    bundle = load(scoring.bundle)
-    engine = open_engine(bundle, scoring.engine, scoring.device, scoring.streams)
+    try:
+        bundle = load(scoring.bundle)
+        engine = open_engine(bundle, scoring.engine, scoring.device, scoring.streams)
+    except Permanent as error:
+        raise ScorerUnavailable(f"{error}; {error.cure}") from error
+    except Misconfigured as error:
+        raise ScorerUnavailable(str(error)) from error
     return Assessor(settings, bundle, engine).assess

@@ -240,6 +240,10 @@ class Peer(Group):
     def _complete(self) -> Peer:
         if self.network:
             ipaddress.ip_network(self.network, strict=False)
+        try:
+            self.host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"host {self.host!r} is not a host name or address") from None
         if self.deliver and not self.host:
             raise ValueError("a peer with deliver = true needs a host")
         if self.send and not (self.network or self.host):

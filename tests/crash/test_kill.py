@@ -74,8 +74,11 @@ def send(port: int, files: Sequence[Path], answered: Callable[[int], None]) -> l
     ae.add_requested_context(CTImageStorage, "1.2.840.10008.1.2.1")
     assoc = ae.associate("127.0.0.1", port, ae_title="TFKT_NODE")
     left = list(files)
-    while left and assoc.is_established:
-        status = assoc.send_c_store(pydicom.dcmread(left[0]))
+    while left:
+        try:
+            status = assoc.send_c_store(pydicom.dcmread(left[0]))
+        except RuntimeError:  # pynetdicom's word for an association that is gone
+            break
         if not status or status.Status != 0x0000:
             break
         left.pop(0)

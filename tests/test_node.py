@@ -1,0 +1,122 @@
+"""The wired node: what may be away, and what still has to work then."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import Databases
+from tests.running_node import wait_for
+from tfkt_node.audit.store import Store, upgrade
+from tfkt_node.delivery import store_scu
+from tfkt_node.delivery.statuses import Receipt
+from tfkt_node.node import Node
+from tfkt_node.records import DeliveryState, Misconfigured, RevisionState
+from tfkt_node.settings import (
+    Delivery,
+    Peer,
+    Reception,
+    Scoring,
+    Series,
+    Settings,
+    Storage,
+    data_folder,
+)
+
+
+def settings_for(tmp_path: Path, database: str = "", **groups: object) -> Settings:
+    spool = tmp_path / "spool"
+    spool.mkdir(exist_ok=True)
+    return Settings(
+        reception=Reception(port=0, disk_reserve_mb=0),
+        series=Series(quiet_s=0.5),
+        storage=Storage(spool=spool, database=database),
+        **groups,
+    )
+
+
+def send(node: Node, files: list[Path]) -> None:
+    itself = Peer(name="node", ae_title="TFKT_NODE", host="127.0.0.1", port=node.port)
+    answers = store_scu.send(itself, Delivery(), files)
+    assert [Receipt(0)] * len(files) == answers
+
+
+@pytest.fixture
+def files(shared_data: Path) -> list[Path]:
+    return sorted((shared_data / "series" / "LungFCP-01-0001").glob("*.dcm"))[:6]
+
+
+@pytest.mark.peers
+def test_reception_starts_while_the_database_is_away(
+    tmp_path: Path, postgresql: Databases, files: list[Path]
+) -> None:
+    """P7: a node that starts without its database takes images in; their rows follow."""
+    url = postgresql()
+    upgrade(url)
+    postgresql.take_away(url)
+
+    with Node(settings_for(tmp_path, url)) as node:
+        send(node, files)
+        postgresql.bring_back(url)
+        wait_for("a verdict", lambda: states(node) == [RevisionState.ASSESSED])
+        assert len(files) == node.store.series_rows()[0].instances
+
+
+def states(node: Node) -> list[RevisionState]:
+    return [row.state for row in node.store.series_rows()]
+
+
+@pytest.mark.station
+def test_reception_starts_with_a_broken_bundle(tmp_path: Path, files: list[Path]) -> None:
+    """P7: a model that cannot be loaded keeps no image out, and scores nothing."""
+    bundle = tmp_path / "tfkt-v2-lite"
+    shutil.copytree(data_folder("models") / "tfkt-v2-lite", bundle)
+    (bundle / "weights.safetensors").write_bytes(b"cut")
+    settings = settings_for(tmp_path, scoring=Scoring(bundle=str(bundle)))
+    upgrade(settings.storage.database_url)
+
+    with Node(settings) as node:
+        send(node, files)
+        wait_for("a closed series", lambda: states(node) == [RevisionState.STABLE])
+
+
+@pytest.mark.station
+def test_schema_that_is_behind_is_refused_before_a_socket_opens(tmp_path: Path) -> None:
+    """A database without tables ends the start with the cure in words."""
+    with pytest.raises(Misconfigured, match="tfkt-node db upgrade"):
+        Node(settings_for(tmp_path))
+
+
+@pytest.mark.station
+def test_second_node_on_the_same_spool_is_refused(tmp_path: Path) -> None:
+    """P1: two nodes never write into one spool."""
+    settings = settings_for(tmp_path)
+    upgrade(settings.storage.database_url)
+
+    with Node(settings), pytest.raises(Misconfigured, match="spool"):
+        Node(settings)
+
+
+@pytest.mark.station
+# pynetdicom leaves the socket of a failed connect to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_destination_that_is_down_does_not_keep_the_verdict_back(
+    tmp_path: Path, files: list[Path]
+) -> None:
+    """P7: the series is ASSESSED, its report waits and says why, and a stop does not hang."""
+    dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=1, deliver=True)
+    settings = settings_for(tmp_path, peers=(dead,))
+    upgrade(settings.storage.database_url)
+
+    with Node(settings) as node:
+        send(node, files)
+        wait_for("a verdict", lambda: states(node) == [RevisionState.ASSESSED])
+        wait_for("an attempt", lambda: any(row.last_error for row in node.store.delivery_rows()))
+
+    after = Store(settings.storage.database_url)
+    row = after.delivery_rows()[0]
+    after.close()
+    assert DeliveryState.PENDING is row.state
+    assert "cannot be reached" in row.last_error
