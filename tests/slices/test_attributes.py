@@ -61,6 +61,11 @@ def test_whole_numbers_stay_whole() -> None:
     assert integer(raw("Rows", "DS", b"64.5"), "Rows") is None
 
 
+def test_number_of_a_broken_length_is_no_number() -> None:
+    """Three bytes are no 16-bit number: pydicom has an exception of its own for it."""
+    assert integer(raw("Rows", "US", b"\x01\x02\x03"), "Rows") is None
+
+
 def test_values_are_counted() -> None:
     """Pixel Spacing of one value is not a spacing."""
     assert decimals(raw("PixelSpacing", "DS", b"0.7\\0.8"), "PixelSpacing", 2) == (0.7, 0.8)

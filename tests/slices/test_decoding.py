@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,21 @@ def test_broken_stream_names_its_syntax_and_nothing_of_the_library() -> None:
 
     assert reason is Reason.UNDECODABLE
     assert detail.startswith("JPEG-LS Lossless Image Compression could not be decoded (")
+
+
+@pytest.mark.parametrize("run", [b"\x04" + bytes(5), b"\xfc\x00"])
+def test_rle_run_beyond_the_frame_is_undecodable(run: bytes) -> None:
+    """The library panics, which no handler of exceptions sees: it must not end the process."""
+    ds = ct(np.zeros((2, 2), dtype=np.int16))
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"
+    segments = run + bytes(len(run) % 2)
+    header = struct.pack("<16L", 2, 64, 64 + len(segments), *[0] * 13)
+    ds.PixelData = encapsulate([header + 2 * segments])
+
+    assert reason_of(ds) == (
+        Reason.UNDECODABLE,
+        "RLE Lossless could not be decoded (ValueError)",
+    )
 
 
 def test_decodable_syntaxes_put_lossy_ones_last() -> None:

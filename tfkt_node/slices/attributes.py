@@ -18,7 +18,7 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset as decode_elements
 from pydicom.sequence import Sequence
 
@@ -27,6 +27,7 @@ from tfkt_node.records import Reason, SetAside
 FOREIGN_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,

@@ -73,7 +73,12 @@ def _jpeg_2000(frame: bytes, _pixels: int, _bits: int) -> IntArray:
 def _rle(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
     from rle.utils import decode_frame  # type: ignore[attr-defined]
 
-    planes = decode_frame(frame, pixels, bits_allocated, "<")
+    try:
+        planes = decode_frame(frame, pixels, bits_allocated, "<")
+    except BaseException as error:  # of Rust: no Exception, and it cannot be imported
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError("a run goes beyond the frame") from error
     return np.frombuffer(planes, dtype=f"<u{bits_allocated // 8}")
 
 
