@@ -203,6 +203,7 @@ def test_looking_for_work_reads_no_finished_row(database: Store) -> None:
         database.claim_revision("owner", at(0), 60, 3600)
         database.claim_object("owner", at(0), 60)
         database.claim_delivery("owner", "pacs", at(0), 60)
+        database.release_expired_leases(at(0), "owner")
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", explain)
     database.close()
@@ -210,4 +211,5 @@ def test_looking_for_work_reads_no_finished_row(database: Store) -> None:
     used = {plan.partition(" USING INDEX ")[2].partition(" ")[0] for plan in plans}
     assert not [plan for plan in plans if plan.startswith("SCAN") and "INDEX" not in plan], plans
     assert used >= {"uq_revisions_open", "ix_revisions_stable", "ix_deliveries_pending"}
+    assert used >= {"ix_revisions_leased", "ix_objects_leased", "ix_deliveries_leased"}
     assert any("ix_objects_owed" in plan for plan in plans), plans

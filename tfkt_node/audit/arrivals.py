@@ -31,7 +31,6 @@ from tfkt_node.records import (
     StoredInstance,
 )
 
-
 LONGEST_ASSOCIATION = timedelta(days=1)
 """An association that another node opened longer ago is held to be lost."""
 

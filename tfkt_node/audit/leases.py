@@ -103,12 +103,11 @@ def _release(
     expired = connection.execute(
         sa.select(table.c.id, table.c.attempts)
         .where(table.c.lease_until < now, *which)
-        .order_by(table.c.id)
         .with_for_update(skip_locked=True)
     ).all()
     name = {revisions: "revision", objects: "object", deliveries: "delivery"}[table]
     told = []
-    for row in expired:
+    for row in sorted(expired, key=lambda row: row.id):  # not ordered by SQL: it would scan
         values = _after_loss(table, row.attempts + 1, now)
         connection.execute(table.update().where(table.c.id == row.id).values(**values, **FREED))
         detail = {"attempts": values["attempts"], "state": values["state"]}
