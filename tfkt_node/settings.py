@@ -64,7 +64,7 @@ class Reception(Group):
         20, ge=1, le=200, description="associations at once; more are told to try later"
     )
     socket_timeout_s: float = Field(
-        30.0, gt=0, description="seconds a peer may stay silent inside a PDU"
+        30.0, gt=0, description="seconds a PDU may take once it has begun"
     )
     network_timeout_s: float = Field(
         60.0, gt=0, description="seconds an association may stay idle between PDUs"
