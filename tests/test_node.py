@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_schema_that_is_behind_is_refused_before_a_socket_opens(tmp_path: Path) 
     """A database without tables ends the start with the cure in words."""
     with pytest.raises(Misconfigured, match="tfkt-node db upgrade"):
         Node(settings_for(tmp_path))
+
+
+@pytest.mark.station
+def test_taken_port_is_said_with_its_setting(tmp_path: Path) -> None:
+    """Wrong settings: the address that cannot be listened on is named, with the cure."""
+    settings = settings_for(tmp_path)
+    upgrade(settings.storage.database_url)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        node = Node(settings.model_copy(update={"reception": Reception(port=port)}))
+
+        with pytest.raises(Misconfigured, match=rf"reception\.port: 127\.0\.0\.1:{port}"):
+            node.start()
 
 
 @pytest.mark.station

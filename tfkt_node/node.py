@@ -99,7 +99,9 @@ class Node:
         self._scoring = ScoringLoop(
             settings, self.store, self.owner, now, on_outcome=partial(self._soon, "make_reports")
         )
-        self._catching_up = threading.Thread(target=self._catch_up, name="catch-up")
+        self._catching_up = threading.Thread(
+            target=self._catch_up, args=(now(),), name="catch-up", daemon=True
+        )
 
     @property
     def port(self) -> int:
@@ -107,10 +109,20 @@ class Node:
         return self._scp.port
 
     def start(self) -> None:
-        """Take associations at once; all other work follows when the database is there."""
+        """Take associations at once; all other work follows when the database is there.
+
+        Raises Misconfigured when the address cannot be listened on.
+        """
         swept = self.spool.sweep_partial_files()
         self._indexer.start()
-        self._scp.start()
+        try:
+            self._scp.start()
+        except OSError as error:
+            where = f"{self.settings.reception.host}:{self.settings.reception.port}"
+            raise Misconfigured(
+                f"reception.host, reception.port: {where} cannot be listened on "
+                f"({error.strerror}); end what listens there, or choose another"
+            ) from error
         self._timers.start()
         self._catching_up.start()
         log.info("node.started partial_files_swept=%d", swept)
@@ -129,29 +141,37 @@ class Node:
 
     def _look_at_what_may_be_away(self) -> None:
         try:
-            self.store.check_schema()
             bundle.load(self.settings.scoring.bundle)
-        except Retriable as error:
-            log.error('node.database_away why="%s"', error)
         except Permanent as error:
             log.error('node.bundle_broken why="%s" cure="%s"', error, error.cure)
+        try:
+            self.store.check_schema()
+        except Retriable as error:
+            log.error('node.database_away why="%s"', error)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, started_at: datetime) -> None:
         """Bring rows in line with files and settings, then start the work that lives off rows."""
         while not self._stopping.is_set():
             try:
-                self.store.check_schema()
-                reconcile(self.store, self.spool, now())
-                self.store.release_expired_leases(now(), self.owner)
-                names = [peer.name for peer in self.settings.destinations]
-                self.store.end_orphaned_deliveries(names, now())
-                arrivals.restart_quiet_periods(self.store, now())
+                self._bring_rows_in_line(started_at)
             except NodeError as error:
                 log.error('node.catch_up_waits why="%s"', error)
-                self._stopping.wait(BACK_OFF_S)
+            except Exception as error:
+                log.exception("node.catch_up_failed type=%s", type(error).__name__)
             else:
                 self._start_work()
                 return
+            self._stopping.wait(BACK_OFF_S)
+
+    def _bring_rows_in_line(self, started_at: datetime) -> None:
+        self.store.check_schema()
+        self.store.end_lost_associations(started_at, now())
+        reconcile(self.store, self.spool, now())
+        self.store.release_expired_leases(now(), self.owner)
+        self.store.end_orphaned_deliveries(
+            [peer.name for peer in self.settings.destinations], now()
+        )
+        arrivals.restart_quiet_periods(self.store, now())
 
     def _start_work(self) -> None:
         self._every(LOOK_S, self._close_quiet_series, "close_quiet_series")
