@@ -14,7 +14,7 @@ from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
 from tfkt_node.node import Node
-from tfkt_node.records import DeliveryState, Misconfigured, RevisionState
+from tfkt_node.records import DeliveryState, Misconfigured, Permanent, RevisionState
 from tfkt_node.settings import (
     Delivery,
     Peer,
@@ -99,7 +99,7 @@ def test_taken_port_is_said_with_its_setting(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         node = Node(settings.model_copy(update={"reception": Reception(port=port)}))
 
-        with pytest.raises(Misconfigured, match=rf"reception\.port: 127\.0\.0\.1:{port}"):
+        with pytest.raises(Permanent, match=rf"cannot listen on 127\.0\.0\.1:{port}"):
             node.start()
 
 

@@ -123,6 +123,16 @@ def test_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "127.0.0.1" == loaded.reception.host
 
 
+def test_bad_variable_is_blamed_on_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in a variable names the variable, not the file."""
+    path = write(tmp_path, "[reception]\nport = 104\n")
+    monkeypatch.setenv("TFKT_NODE_RECEPTION__PROT", "1")
+
+    assert "environment: TFKT_NODE_RECEPTION__PROT is not a setting" in problems(path)
+
+
 def test_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a file the environment reaches nested tables."""
     monkeypatch.setenv("TFKT_NODE_CRITERIA__ADULT__FLAG_AT", "NON_DIAGNOSTIC")
@@ -144,7 +154,7 @@ def test_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             '[[peers]]\nname = "a"\nae_title = "A"\nhots = "b"',
-            "peers.0.hots is not a setting; did you mean 'host'?",
+            "[[peers]] number 1, hots is not a setting; did you mean 'host'?",
         ),
     ],
 )

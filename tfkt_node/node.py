@@ -111,7 +111,7 @@ class Node:
     def start(self) -> None:
         """Take associations at once; all other work follows when the database is there.
 
-        Raises Misconfigured when the address cannot be listened on.
+        Raises Permanent when the address cannot be listened on.
         """
         swept = self.spool.sweep_partial_files()
         self._indexer.start()
@@ -119,9 +119,9 @@ class Node:
             self._scp.start()
         except OSError as error:
             where = f"{self.settings.reception.host}:{self.settings.reception.port}"
-            raise Misconfigured(
-                f"reception.host, reception.port: {where} cannot be listened on "
-                f"({error.strerror}); end what listens there, or choose another"
+            raise Permanent(
+                f"cannot listen on {where} ({error.strerror})",
+                "end what listens there, or change reception.host or reception.port",
             ) from error
         self._timers.start()
         self._catching_up.start()

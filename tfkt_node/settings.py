@@ -357,7 +357,7 @@ def _unknown_environment() -> list[str]:
             and name not in NOT_SETTINGS
             and table not in known
         ):
-            near = difflib.get_close_matches(table, known, n=1)
+            near = difflib.get_close_matches(table, known, n=1, cutoff=0.85)
             hint = f"; did you mean {near[0]}__…?" if near else ""
             problems.append(f"environment: {name} is not a setting{hint}")
     return problems
@@ -366,6 +366,11 @@ def _unknown_environment() -> list[str]:
 def _sentence(where: str, item: Any) -> str:
     place = [str(part) for part in item["loc"]]
     key = ".".join(place) or "settings"
+    if place[:1] == ["peers"] and len(place) > 1:
+        key = f"[[peers]] number {int(place[1]) + 1}" + "".join(f", {part}" for part in place[2:])
+    variable = f"TFKT_NODE_{'__'.join(place)}".upper()
+    if variable in {name.upper() for name in os.environ}:
+        where, key = "environment", variable
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(place[-1], _known_names(item["loc"][:-1]), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -186,7 +186,7 @@ def test_missing_and_foreign_files_are_permanent(objects: Objects, tmp_path: Pat
     for answer in (gone, alien):
         assert isinstance(answer, Permanent)
         assert "restore the file" in answer.cure
-        assert "`tfkt-node deliveries retry`" in answer.cure
+        assert "`tfkt-node deliveries retry --all`" in answer.cure
     assert Receipt(0) == fine
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tfkt_node.iqa import bundle
 from tfkt_node.iqa.engine import AIR_HU, GOLDEN_TOLERANCE_U, GRID, fit_to_grid, open_engine
 from tfkt_node.records import Misconfigured, Permanent
@@ -224,3 +226,18 @@ def test_a_wide_slice_keeps_its_shape():
     assert (fitted[128:384] == 0).all()
     assert (fitted[:128] == AIR_HU).all()
     assert (fitted[384:] == AIR_HU).all()
+
+
+@pytest.mark.station
+def test_openvino_calls_nobody(tmp_path: Path) -> None:
+    """OpenVINO's telemetry, which reports each import and leaves files behind, is not there."""
+    script = (
+        "import sys; from tfkt_node.iqa.engine import import_openvino; import_openvino();"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"
+    )
+
+    subprocess.run(
+        [sys.executable, "-c", script], env={"HOME": str(tmp_path)}, cwd=ROOT, check=True
+    )
+
+    assert [] == list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from tests.report import samples
 from tfkt_node.records import (
     ENHANCED_CT_IMAGE,
     Assessment,
+    Confidence,
     EvidenceInstance,
     InstanceOutcome,
     InstanceState,
@@ -220,18 +221,28 @@ def test_report_without_a_score_is_prose(
     assert 2 == len(evidence.ReferencedSOPSequence)
 
 
+SURE, UNSURE = Confidence.CONFIDENT, Confidence.LOW_CONFIDENCE
+
+
 @pytest.mark.parametrize(
-    ("verdict", "flagged", "description"),
+    ("verdict", "flagged", "confidence", "said"),
     [
-        (Verdict.DIAGNOSTIC, False, "CT image quality: DIAGNOSTIC"),
-        (Verdict.LIMITED, True, "CT image quality: LIMITED, flagged"),
-        (Verdict.LIMITED, False, "CT image quality: LIMITED"),
-        (Verdict.NON_DIAGNOSTIC, True, "CT image quality: NON-DIAGNOSTIC, flagged"),
+        (Verdict.DIAGNOSTIC, False, SURE, "DIAGNOSTIC"),
+        (Verdict.LIMITED, True, SURE, "LIMITED, flagged"),
+        (Verdict.LIMITED, False, UNSURE, "LIMITED, low confidence"),
+        (Verdict.NON_DIAGNOSTIC, True, UNSURE, "NON-DIAGNOSTIC, flagged, low confidence"),
     ],
 )
-def test_series_description_is_fixed(verdict: Verdict, flagged: bool, description: str) -> None:
-    """A PACS routes by series number and description."""
-    report = build(replace(samples.flagged_assessment(), verdict=verdict, flagged=flagged))
+def test_series_description_is_fixed(
+    verdict: Verdict, flagged: bool, confidence: Confidence, said: str
+) -> None:
+    """A PACS routes by series number and description, and shows how sure the verdict is (P6)."""
+    report = build(
+        replace(
+            samples.flagged_assessment(), verdict=verdict, flagged=flagged, confidence=confidence
+        )
+    )
+    description = f"CT image quality: {said}"
 
     assert (9901, description) == (report.SeriesNumber, report.SeriesDescription)
     assert ("COMPLETE", "FINAL", "UNVERIFIED") == (
@@ -334,7 +345,7 @@ def test_record_that_contradicts_itself_is_an_error(changes: dict[str, object], 
     with pytest.raises(Permanent, match=what) as caught:
         build(replace(samples.flagged_assessment(), **changes))
 
-    assert "`tfkt-node deliveries retry`" in caught.value.cure
+    assert "`tfkt-node deliveries retry --all`" in caught.value.cure
 
 
 def test_scored_slice_that_is_no_evidence_is_an_error() -> None:

@@ -139,7 +139,7 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
 
 
 @pytest.mark.parametrize(
-    ("score", "is_unsure"), [(1.9, False), (2.3, True), (2.5, True), (2.7, True), (3.1, False)]
+    ("score", "is_unsure"), [(1.9, False), (2.1, True), (2.5, True), (2.9, True), (3.1, False)]
 )
 def test_interval_counts_only_near_the_threshold_of_the_flag(score: float, is_unsure: bool) -> None:
     """A half-width of 0.6 does not make every LIMITED unsure; a coin's toss at 2.5 is."""

@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tfkt_node.audit.schema import NEWEST
+from tfkt_node.audit.schema import NEWEST, installation
 from tfkt_node.records import Misconfigured, Permanent, Retriable
 
 BUSY_TIMEOUT_MS = 30_000
@@ -124,7 +124,15 @@ def _said(error: DBAPIError) -> Retriable | Permanent:
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         if str(original).startswith("no such table"):
             return Permanent("the audit database has no tables", "run tfkt-node db upgrade")
-        return Retriable(f"the audit database is away or busy ({named})")
+        if code and code.startswith("SQLITE_READONLY"):
+            return Permanent(
+                "the audit database cannot be written by this user",
+                "give the file, and its -wal and -shm beside it, to the user that runs the node",
+            )
+        return Retriable(
+            f"the audit database is away or busy ({named}); if it stays so, look at host, port, "
+            "user and password in storage.database"
+        )
     return Permanent(
         f"the audit database refused a statement ({named})",
         "run tfkt-node db upgrade; if it stays, report it as a fault of the node",
@@ -182,6 +190,11 @@ class Database:
                 "Run tfkt-node db upgrade"
             )
 
+    def check_writable(self) -> None:
+        """Raise Permanent or Retriable unless a row can be written; nothing is changed."""
+        with self.writing() as connection:
+            connection.execute(installation.update().values(node_uid=installation.c.node_uid))
+
 
 def schema_of(connection: sa.Connection) -> str | None:
     """Return the last step of the migrations that a database has seen; None: it is empty."""
@@ -219,6 +232,11 @@ def upgrade(url: str) -> tuple[str | None, str]:
     finally:
         database.close()
     return before, NEWEST
+
+
+def without_password(url: str) -> str:
+    """Return a database URL that may be shown: its password is starred out."""
+    return sa.make_url(url).render_as_string(hide_password=True)
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:

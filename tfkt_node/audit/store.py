@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tfkt_node.audit.arrivals import Arrivals, IndexResult
 from tfkt_node.audit.closing import Closing, QuietRevision
-from tfkt_node.audit.database import upgrade
+from tfkt_node.audit.database import upgrade, without_password
 from tfkt_node.audit.leases import Leases
 from tfkt_node.audit.listings import Listings
 from tfkt_node.audit.outbox import Outbox
@@ -19,7 +19,7 @@ from tfkt_node.audit.reading import Reports
 from tfkt_node.audit.schema import installation
 from tfkt_node.audit.scoring import Scoring
 
-__all__ = ["IndexResult", "QuietRevision", "Store", "upgrade"]
+__all__ = ["IndexResult", "QuietRevision", "Store", "upgrade", "without_password"]
 
 
 class Store(Arrivals, Closing, Scoring, Outbox, Reports, Leases, Listings):

@@ -108,13 +108,14 @@ def check_spool(settings: Settings) -> Finding:
 
 
 def check_database(settings: Settings) -> Finding:
-    """Ask the audit database for its schema."""
+    """Ask the audit database for its schema, and whether it can be written."""
     from tfkt_node.audit.store import Store
 
     refuse_absent_database(settings)
     store = Store(settings.storage.database_url)
     try:
         store.check_schema()
+        store.check_writable()
     finally:
         store.close()
     kind = settings.storage.database_url.partition(":")[0].partition("+")[0]

@@ -25,8 +25,10 @@ def upgrade(context: typer.Context) -> None:
 
     if not settings.storage.database:
         settings.storage.spool.mkdir(parents=True, exist_ok=True)
-    before, after = store.upgrade(settings.storage.database_url)
+    url = settings.storage.database_url
+    before, after = store.upgrade(url)
+    where = f"the audit database {store.without_password(url)}"
     if before == after:
-        typer.echo(f"the audit database has the newest schema already ({after})")
+        typer.echo(f"{where} has the newest schema already ({after})")
     else:
-        typer.echo(f"the audit database went from schema {before or 'none'} to {after}")
+        typer.echo(f"{where} went from schema {before or 'none'} to {after}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfkt_node.cli.options import Json, load_settings, login_name, open_store
 from tfkt_node.cli.output import NOTHING, counted, instant, jsonable, print_json, print_table
 from tfkt_node.records import DeliveryRow, DeliveryState, ObjectState
+
+if TYPE_CHECKING:
+    from tfkt_node.audit.store import Store
 
 app = typer.Typer(
     help="Look at deliveries, and try the failed ones again.",
@@ -81,7 +84,7 @@ def retry(
         typer.Option("--all", help="All dead ones, and objects that could not be made."),
     ] = False,
     reason: Annotated[
-        str, typer.Option(prompt="Why", help="Why; it is kept in the audit.", show_default=False)
+        str, typer.Option(help="Why; it is kept in the audit. Always needed.", show_default=False)
     ] = "",
     actor: Annotated[
         str, typer.Option(help="Who; it is kept in the audit. Default: your login name.")
@@ -98,12 +101,18 @@ def retry(
     with open_store(context) as store:
         if destination and not store.delivery_rows(destination=destination):
             _refuse_unknown(context, destination)
+        if delivery_id is not None and not _is_known(store, delivery_id):
+            raise typer.BadParameter(f"there is no delivery {delivery_id}", param_hint="ID")
         which: int | str | None = delivery_id if delivery_id is not None else destination or None
         count = store.retry_deliveries(which, actor, reason.strip(), datetime.now(UTC))
     if count:
         typer.echo(f"{counted(count, 'delivery or object', 'deliveries and objects')} to try again")
     else:
         typer.echo("nothing to try again: none of these was given up")
+
+
+def _is_known(store: Store, delivery_id: int) -> bool:
+    return any(row.delivery_id == delivery_id for row in store.delivery_rows())
 
 
 def _refuse_unknown(context: typer.Context, destination: str) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#6E6E6E"
-ABOVE = ("#0072B2", "o", "at or above the threshold")
-BELOW = ("#D55E00", "v", "below the threshold")
+ABOVE = ("#0072B2", "o", "DIAGNOSTIC")
+BELOW = ("#D55E00", "v", "below DIAGNOSTIC")
 """Colour, marker and words of the slices on either side of `diagnostic_from`."""
 WINDOW_HU = (-160.0, 240.0)
 MOST_PANELS = 20
@@ -91,9 +91,20 @@ def _draw_scores(axes: Axes, panel: Panel) -> None:
     )  # fmt: skip
     _draw_thresholds(axes, panel)
     axes.set(xlabel=label, ylabel="score, 0 to 4 (90 % interval)", ylim=(-0.1, 4.1))
-    axes.set_title(f"{panel.title}\n{_headline(panel.assessment)}", fontsize=11, loc="left")
+    axes.set_title(
+        f"{panel.title}{_which_stack(panel)}\n{_headline(panel.assessment)}",
+        fontsize=11,
+        loc="left",
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16))
+
+
+def _which_stack(panel: Panel) -> str:
+    stacks, deciding = panel.assessment.stacks, panel.assessment.deciding_stack
+    if len(stacks) < 2 or deciding is None:
+        return ""
+    return f": stack {deciding + 1} of {len(stacks)}, which gave the verdict"
 
 
 def _draw_group(

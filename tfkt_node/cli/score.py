@@ -47,7 +47,7 @@ def score(
         typer.Option(
             metavar="OUT.png",
             dir_okay=False,
-            help="Write a picture: the score of every slice along the body, and the worst slice.",
+            help="Write a picture: scores along the stack that gave the verdict, its worst slice.",
         ),
     ] = None,
 ) -> None:
@@ -118,7 +118,8 @@ def _draw(target: Path, assessed: Sequence[AssessedSeries]) -> None:
         worst = _worst(one)
         if worst is not None:
             instance = next(ref for ref in one.series.instances if ref.digest == worst.digest)
-            panels.append(Panel(f"Series {count}", one.assessment, instance))
+            title = one.series.description or f"Series {count}"
+            panels.append(Panel(title, one.assessment, instance))
     if not panels:
         complain("no slice was scored, so no picture was written")
         return
@@ -163,7 +164,7 @@ def _series_lines(one: AssessedSeries) -> list[tuple[str, str]]:
         lines.append(("stacks", f"{len(assessment.stacks)}; stack {place} gave the verdict"))
     worst = _worst(one)
     if worst is not None:
-        lines.append(("worst slice", _place(worst, one)))
+        lines.append(("its worst slice", _place(worst, one)))
     return lines
 
 

@@ -20,7 +20,7 @@ from tfkt_node.cli.output import (
     print_json,
     print_table,
 )
-from tfkt_node.records import RevisionState, Verdict
+from tfkt_node.records import Confidence, RevisionState, Verdict
 
 if TYPE_CHECKING:
     from tfkt_node.records import SeriesRow
@@ -114,12 +114,18 @@ def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
                 row.series_description or NOTHING,
                 row.calling_ae,
                 number(row.score),
-                f"{row.verdict or NOTHING}{', flagged' if row.flagged else ''}",
+                _verdict(row),
                 state_of(row, now, quiet_s),
             )
             for row in rows
         ],
     )
+
+
+def _verdict(row: SeriesRow) -> str:
+    flagged = ", flagged" if row.flagged else ""
+    unsure = ", low confidence" if row.confidence is Confidence.LOW_CONFIDENCE else ""
+    return f"{row.verdict or NOTHING}{flagged}{unsure}"
 
 
 def state_of(row: SeriesRow, now: datetime, quiet_s: float) -> str:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-
 import typer
 
 from tfkt_node.cli.options import keep_files_private, load_settings
-from tfkt_node.records import Permanent
-
-NO_LISTENING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
 def serve(context: typer.Context) -> None:
@@ -24,13 +19,4 @@ def serve(context: typer.Context) -> None:
     from tfkt_node.node import Node
 
     logs.configure(settings.logging)
-    node = Node(settings)
-    try:
-        node.run_until_signal()
-    except OSError as error:
-        if error.errno not in NO_LISTENING:
-            raise
-        place = f"{settings.reception.host}:{settings.reception.port}"
-        raise Permanent(
-            f"cannot listen on {place} ({error.strerror})", "see `tfkt-node check`"
-        ) from error
+    Node(settings).run_until_signal()

@@ -22,7 +22,7 @@ DUPLICATE_INSTANCE = 0x0111
 CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
 
-_CURE = "then run `tfkt-node deliveries retry`"
+_CURE = "then run `tfkt-node deliveries retry --all`"
 
 
 def meaning_of(status: int | None, comment: str = "") -> Answer:

@@ -46,7 +46,9 @@ OBJECTS: dict[Context, str] = {
 }
 """What this node makes, with the names that the standard gives the classes."""
 
-_RESTORE = "restore the file from the backup of the spool, then run `tfkt-node deliveries retry`"
+_RESTORE = (
+    "restore the file from the backup of the spool, then run `tfkt-node deliveries retry --all`"
+)
 
 
 def send(
@@ -123,7 +125,8 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
         name = OBJECTS.get(context, "the SOP class and transfer syntax of the object")
         return Permanent(
             f"the destination does not take {name}",
-            cure="enable the class for this AE title there, then run `tfkt-node deliveries retry`",
+            cure="enable the class for this AE title there, "
+            "then run `tfkt-node deliveries retry --all`",
         )
     if time.monotonic() > until:
         return Retriable("the destination answers slowly; this object was left for later")
@@ -202,7 +205,7 @@ def _why_not(
         return Permanent(
             f"{_place(peer)} accepts none of the SOP classes proposed",
             cure=f"enable them for {delivery.ae_title!r} there, "
-            "then run `tfkt-node deliveries retry`",
+            "then run `tfkt-node deliveries retry --all`",
         )
     return Retriable(f"{_place(peer)} closed the connection, or did not answer in time")
 

@@ -68,7 +68,8 @@ def number(name: Code, value: float, unit: Code, *inferred_from: Item) -> Item:
     if not math.isfinite(value):
         raise Permanent(
             f"the value of {name.meaning!r} is not a finite number",
-            cure="report it as a fault of the node; once mended, run `tfkt-node deliveries retry`",
+            cure="report it as a fault of the node; once mended, "
+            "run `tfkt-node deliveries retry --all`",
         )
     item = NumContentItem(name, value, unit, relationship_type="CONTAINS")
     if isinstance(value, int):

@@ -35,7 +35,8 @@ def contradiction(what: str) -> Permanent:
     """Return the error for a record that no honest report can be made of."""
     return Permanent(
         f"the verdict's record contradicts itself: {what}",
-        cure="report it as a fault of the node; once mended, run `tfkt-node deliveries retry`",
+        cure="report it as a fault of the node; once mended, "
+        "run `tfkt-node deliveries retry --all`",
     )
 
 

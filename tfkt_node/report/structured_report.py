@@ -15,6 +15,7 @@ from pydicom.sr.coding import Code
 from tfkt_node.records import (
     Assessment,
     BundleInForce,
+    Confidence,
     EvidenceInstance,
     MadeObject,
     Outcome,
@@ -59,7 +60,9 @@ def build(record: ReportRecord, worst_slices: int) -> MadeObject:
     if a.outcome is Outcome.ASSESSED:
         evidence = scored_evidence(record)
         tree = _measurement_report(record, evidence, worst_slices)
-        said = f"{DESCRIPTIONS[verdict_of(a)]}{', flagged' if a.flagged else ''}"
+        flagged = ", flagged" if a.flagged else ""
+        unsure = ", low confidence" if a.confidence is Confidence.LOW_CONFIDENCE else ""
+        said = f"{DESCRIPTIONS[verdict_of(a)]}{flagged}{unsure}"
     else:
         evidence = {instance.sop_uid: instance for instance in record.evidence}
         tree = _text_report(record)

@@ -15,7 +15,7 @@ import torch
 from torch.jit._trace import TracerWarning
 
 from tfkt_node.iqa import bundle
-from tfkt_node.iqa.engine import GRID
+from tfkt_node.iqa.engine import GRID, import_openvino
 from tfkt_node.iqa.features import WINDOW_HU
 from tfkt_node.iqa.network import Network
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration
@@ -83,7 +83,7 @@ def golden_slices() -> FloatArray:
 
 def _write_graph(network: Network, path: Path) -> None:
     """Convert for one slice at a time. fp32: half precision would change u in the third digit."""
-    import openvino
+    openvino = import_openvino()
 
     example = torch.zeros(1, GRID, GRID)
     # Without gradients the KAN layers run their plain formula, which is what can be traced.

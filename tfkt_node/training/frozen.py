@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from tfkt_node.iqa.engine import import_openvino
 from tfkt_node.iqa.network import Network, NetworkConfig, build
 from tfkt_node.records import FloatArray
 from tfkt_node.training.imagenet import load_imagenet
@@ -30,7 +31,7 @@ def open_frozen_features() -> Callable[[FloatArray], npt.NDArray[np.float16]]:
 
     One thread, fp32 inside. Raises RuntimeError or KeyError when the ImageNet weights do not fit.
     """
-    import openvino
+    openvino = import_openvino()
 
     network = build(NetworkConfig())
     load_imagenet(network.features)

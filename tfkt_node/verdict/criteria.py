@@ -16,9 +16,10 @@ from tfkt_node.records import (
 )
 from tfkt_node.settings import CriteriaByPopulation, digest
 
-UNSURE_CHANCE = 0.25
+UNSURE_CHANCE = 0.1
 """Chance that the true score lies on the other side of the flag's threshold, above which a verdict
-is LOW_CONFIDENCE(INTERVAL). Any crossing of the 90 % interval would name most series unsure."""
+is LOW_CONFIDENCE(INTERVAL). Only that threshold counts: verdicts are one point wide, and intervals
+would cross one or the other for most series."""
 
 SIGMAS_OF_INTERVAL = 1.645
 """A side of a 90 % interval, in standard deviations of a normal error."""
@@ -64,7 +65,7 @@ def decide(
     The worst stack with `min_slices` in-scope slices decides; where none has so many, the best
     populated one does and the verdict is LOW_CONFIDENCE(TOO_FEW_SLICES). Other reasons for low
     confidence: COVERAGE (slices missing or repeated in the deciding stack), AGE_UNKNOWN, INTERVAL
-    (the threshold of the flag is crossed with a chance over a quarter).
+    (the threshold of the flag is crossed with a chance over one in ten).
     """
     scored = [(index, one.score, one) for index, one in enumerate(stacks) if one.score is not None]
     if not scored:
