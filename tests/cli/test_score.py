@@ -54,6 +54,33 @@ def test_every_file_of_the_zoo_has_its_outcome(
     assert "" == ran.err
 
 
+@pytest.mark.parametrize(
+    ("name", "slices_of_stacks"),
+    # RIDER: three acquisitions under one series UID. LungFCP: no Image Type, no Manufacturer.
+    [("RIDER-Pilot-0109", [47, 10, 7]), ("LungFCP-01-0001", [36])],
+)
+def test_real_series_follow_the_schema(
+    name: str,
+    slices_of_stacks: list[int],
+    command: Command,
+    scoring_config: Path,
+    shared_data: Path,
+) -> None:
+    """A real series is ASSESSED, each file is told once as scored, and the exit code is 0."""
+    folder = shared_data / "series" / name
+
+    ran = command("--config", scoring_config, "score", folder, "--json")
+
+    assert 0 == ran.code, ran.err
+    document = told(ran)
+    expected = {(str(path), "scored") for path in folder.glob("*.dcm")}
+    assert expected == {(one["path"], one["outcome"]) for one in document["files"]}
+    assert len(expected) == len(document["files"])
+    (found,) = document["series"]
+    assert "ASSESSED" == found["outcome"]
+    assert slices_of_stacks == [len(stack["slices"]) for stack in found["stacks"]]
+
+
 def test_a_series_is_scored(command: Command, scoring_config: Path, series: Path) -> None:
     """Slices go in order, a copy is named, an older version is superseded, a text refused."""
     document = told(command("--config", scoring_config, "score", series, "--json"))
