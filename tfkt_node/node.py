@@ -13,12 +13,14 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from tfkt_node.audit.store import Store
@@ -224,7 +226,8 @@ class Node:
 
     def _soon(self, name: str, after_s: float = 0.0) -> None:
         """Let a timer's next turn come at once, or only after a while."""
-        self._timers.modify_job(name, next_run_time=now() + timedelta(seconds=after_s))
+        with suppress(JobLookupError):  # the timers end before the last turns do
+            self._timers.modify_job(name, next_run_time=now() + timedelta(seconds=after_s))
 
     def _sweep(self) -> None:
         """Take back what dead processes held, and end what the library lost sight of."""
