@@ -38,7 +38,6 @@ from tfkt_node.records import (
     Permanent,
     Retriable,
 )
-from tfkt_node.report import key_objects, structured_report
 from tfkt_node.scoring import ScoringLoop
 from tfkt_node.series import arrivals
 from tfkt_node.settings import Settings
@@ -247,6 +246,8 @@ class Node:
             self._make(claimed)
 
     def _make(self, claimed: ClaimedObject) -> None:
+        from tfkt_node.report import key_objects, structured_report  # late: brings highdicom
+
         try:
             if claimed.kind is ObjectKind.SR:
                 made = structured_report.build(claimed.record, self.settings.report.worst_slices)

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from tfkt_node import assess
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Assessment, ClaimedRevision, NodeError, Reason, Retriable
 from tfkt_node.report.owed import objects_owed
@@ -108,10 +107,7 @@ class ScoringLoop:
             if claimed.attempts + 1 < ATTEMPTS:
                 self._try_later(claimed, failure)
                 return True
-            assessment = assess.failed(
-                self._settings, claimed.instances, claimed.attributes,
-                failure.reason, failure.detail,
-            )  # fmt: skip
+            assessment = self._failed(claimed, failure)
         self._commit(claimed, assessment)
         return True
 
@@ -126,6 +122,13 @@ class ScoringLoop:
             claimed.revision_id, self._owner, failure.reason, failure.detail,
             retry_at=at + timedelta(seconds=self._settings.scoring.retry_delay_s), at=at,
         )  # fmt: skip
+
+    def _failed(self, claimed: ClaimedRevision, failure: ScoringFailed) -> Assessment:
+        from tfkt_node import assess  # late: brings scipy, which only the child needs otherwise
+
+        return assess.failed(
+            self._settings, claimed.instances, claimed.attributes, failure.reason, failure.detail
+        )
 
     def _commit(self, claimed: ClaimedRevision, assessment: Assessment) -> None:
         """Commit, however long the database is away: the work is done and must not be lost."""
