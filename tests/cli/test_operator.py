@@ -16,7 +16,7 @@ from tests.cli.conftest import Ran
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.cli.options import login_name
 from tfkt_node.cli.series import state_of
-from tfkt_node.records import ObjectKind, Reason, RevisionState
+from tfkt_node.records import ObjectKind, Reason, RevisionState, SeriesRow
 
 pytestmark = pytest.mark.station
 
@@ -130,9 +130,12 @@ def test_waiting_is_counted_to_the_quiet_period(store: Store) -> None:
     making.fill(store, 1)
     (row,) = store.series_rows()
 
-    told = state_of(row, row.quiet_since + timedelta(seconds=12), 30.0)
+    def told(row: SeriesRow, seconds: float) -> str:
+        return state_of(row, row.quiet_since + timedelta(seconds=seconds), 30.0)
 
-    assert "open, 1 instance, quiet 12 of 30 s" == told
+    assert "open, 1 instance, quiet 12 of 30 s" == told(row, 12)
+    assert "open, 1 instance, quiet 0 of 30 s" == told(row, -1)
+    assert "open, 64 instances, quiet 30 of 30 s" == told(replace(row, instances=64), 31)
     again = replace(row, revision=2, state=RevisionState.FAILED, reason=Reason.SCORER_CRASHED)
     assert "revision 2 failed (SCORER_CRASHED), 1 instance" == state_of(again, making.at(0), 30)
 

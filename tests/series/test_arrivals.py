@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,21 +10,15 @@ from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.records import (
     CT_IMAGE,
     InstanceHeader,
-    Reason,
     RevisionState,
-    SeriesRow,
     StoredInstance,
 )
-from tfkt_node.series.arrivals import close_quiet_series, restart_quiet_periods, standing
+from tfkt_node.series.arrivals import close_quiet_series, restart_quiet_periods
 from tfkt_node.settings import Series
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETTINGS = Series(quiet_s=30)
 HEADER = InstanceHeader("P", "1.2", "1.2.3", "CT", "", "", "", None, None, False, b"")
-ROW = SeriesRow(
-    1, "1.2", "1.2.3", "", "", "", "SCANNER", 1, RevisionState.OPEN, 64, NOW, NOW,
-    None, None, None, None, False, None,
-)  # fmt: skip
 
 
 def after(seconds):
@@ -95,29 +88,3 @@ def test_quiet_period_starts_anew_at_boot(store, tmp_path):
     assert restarted == 1
     assert close_quiet_series(store, SETTINGS, after(1029)) == 0
     assert close_quiet_series(store, SETTINGS, after(1030)) == 1
-
-
-@pytest.mark.parametrize(
-    ("row", "seconds", "expected"),
-    [
-        (ROW, 12, "open, 64 instances, quiet 12 of 30 s"),
-        (replace(ROW, instances=1), -1, "open, 1 instance, quiet 0 of 30 s"),
-        (ROW, 31, "open, 64 instances, quiet 30 of 30 s"),
-        (
-            replace(ROW, state=RevisionState.STABLE),
-            40,
-            "complete, 64 instances, waiting to be scored",
-        ),
-        (replace(ROW, state=RevisionState.SCORING), 40, "complete, 64 instances, being scored"),
-        (replace(ROW, state=RevisionState.ASSESSED), 40, "assessed, 64 instances"),
-        (
-            replace(ROW, state=RevisionState.NOT_ASSESSED, reason=Reason.LOCALIZER),
-            40,
-            "not assessed, 64 instances: The image is a localizer.",
-        ),
-        (replace(ROW, state=RevisionState.FAILED), 40, "failed, 64 instances"),
-    ],
-)
-def test_standing_says_where_a_series_is(row, seconds, expected):
-    """A person reads what is waited for."""
-    assert standing(row, 30, after(seconds)) == expected

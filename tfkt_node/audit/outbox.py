@@ -94,6 +94,7 @@ class Outbox(Database):
         self, object_id: int, owner: str, made: MadeObject, path: Path, at: datetime
     ) -> bool:
         """Record an object whose file is synced at `path`; its deliveries can start."""
+        sha256 = hashlib.sha256(made.content).hexdigest()
         with self.writing() as connection:
             built = connection.execute(
                 objects.update()
@@ -104,14 +105,14 @@ class Outbox(Database):
                     sop_instance_uid=made.sop_instance_uid,
                     own_series_uid=made.series_uid,
                     path=str(path),
-                    sha256=hashlib.sha256(made.content).hexdigest(),
+                    sha256=sha256,
                     built_at=at,
                     error="",
                     **FREED,
                 )
             )
             if built.rowcount == 1:
-                detail = {"kind": made.kind, "sha256": hashlib.sha256(made.content).hexdigest()}
+                detail = {"kind": made.kind, "sha256": sha256}
                 append(connection, at, Event(EventKind.OBJECT_BUILT, f"object:{object_id}", detail))
             return built.rowcount == 1
 

@@ -1,8 +1,8 @@
 """Close the series that have been quiet long enough, from rows alone.
 
 DICOM has no sign for "the series is complete": the quiet period is the only one that always holds,
-and it counts from any instance of the series, over whatever association. A late instance opens the
-next revision.
+and it counts from any new instance of the series, over whatever association. A late instance opens
+the next revision.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from datetime import datetime
 
 from tfkt_node.audit.store import Store
-from tfkt_node.records import RevisionState, SeriesRow
 from tfkt_node.settings import Series
 
 LOGGER = logging.getLogger(__name__)
@@ -43,21 +42,3 @@ def restart_quiet_periods(store: Store, now: datetime) -> int:
     if restarted:
         LOGGER.info("series.restarted open=%d", restarted)
     return restarted
-
-
-def standing(row: SeriesRow, quiet_s: float, now: datetime) -> str:
-    """Say where the newest revision of a series stands: "open, 64 instances, quiet 12 of 30 s"."""
-    count = f"{row.instances} instance{'s' if row.instances != 1 else ''}"
-    match row.state:
-        case RevisionState.OPEN:
-            quiet = max(0.0, (now - row.quiet_since).total_seconds())
-            return f"open, {count}, quiet {min(quiet, quiet_s):.0f} of {quiet_s:.0f} s"
-        case RevisionState.STABLE:
-            return f"complete, {count}, waiting to be scored"
-        case RevisionState.SCORING:
-            return f"complete, {count}, being scored"
-        case RevisionState.ASSESSED:
-            return f"assessed, {count}"
-        case RevisionState.NOT_ASSESSED | RevisionState.FAILED:
-            said = f"{row.state.value.lower().replace('_', ' ')}, {count}"
-            return f"{said}: {row.reason.sentence}" if row.reason else said
