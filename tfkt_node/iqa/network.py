@@ -75,7 +75,7 @@ class Network(nn.Module):
             return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
         self.features = EfficientNetLite0()
-        self.bridge = SpatialBridge(sum(EfficientNetLite0.CHANNELS), config.dim)
+        self.bridge = SpatialBridge(self.features.channels, config.dim)
         size = MAP_SIZE // SpatialBridge.PATCH
         self.swin = SwinKat(config.dim, config.depths, config.window, size, feed_forward)
         self.head = ScalarHead(self.swin.out_dim)

