@@ -19,9 +19,9 @@ def test_squash_never_falls(a, b):
     assert 0.0 <= low <= high <= 4.0
 
 
-@given(st.floats(-4, 8))
+@given(st.floats(-1, 4.9))
 def test_squash_rises_so_that_reports_show_it(u):
-    """A tenth of a point of u shows in the four decimals of a score, far beyond the ends too."""
+    """A tenth of a point of u shows in the four decimals of a score, a point beyond the ends too."""
     assert round(float(squash(u + 0.1)), 4) > round(float(squash(u)), 4)
 
 
@@ -38,16 +38,16 @@ def test_squash_has_no_kink(u):
     before, here, after = squash(np.array([u - step, u, u + step]))
 
     assert after - here <= step * (1 + 1e-9)
-    assert abs((after - here) - (here - before)) <= 2 / SOFT_END * step**2
+    assert abs((after - here) - (here - before)) <= 1 / SOFT_END * step**2 * 1.01
 
 
 @pytest.mark.parametrize(
     ("u", "expected"),
-    [(-1e9, 0), (0, 0.125), (0.25, 0.25), (2, 2), (3.75, 3.75), (4, 3.875), (1e9, 4)],
+    [(-4, 0), (0, 0.0892), (0.25, 0.25), (2, 2), (3.75, 3.75), (4, 3.9108), (8, 4), (1e9, 4)],
 )
 def test_squash_leaves_the_middle_as_it_is(u, expected):
-    """The middle of the scale is left as it is; 0 and 4 are approached."""
-    assert squash(u) == pytest.approx(expected, abs=1e-9)
+    """The middle of the scale is left as it is; 0 and 4 are reached."""
+    assert squash(u) == pytest.approx(expected, abs=1e-4)
 
 
 @given(QUALITY, st.floats(0, 4), st.floats(0, 4))

@@ -15,6 +15,10 @@ LOWEST, HIGHEST = 0.0, 4.0
 SOFT_END = 0.25
 """Length of the bent part at each end of the scale, in points of the score."""
 
+U_ENDS = (LOWEST - HIGHEST, 2 * HIGHEST)
+"""Raw quality from which the score is 0, and 4: sixteen times less dose than readers' 0, sixteen
+times more than their 4."""
+
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -46,16 +50,18 @@ class Calibration:
 def squash(value: npt.ArrayLike) -> Float64Array:
     """Bend the open scale softly into 0..4; any shape, same shape back.
 
-    The identity from SOFT_END to 4 - SOFT_END; beyond, hyperbolas that come ever closer to 0 and
-    4, with no step in value or slope. It rises strictly for ever: a clean slice has u of 5 to 8,
-    and half its dose must show as a lower score. (A logistic is too steep in the middle.)
+    The identity from SOFT_END to 4 - SOFT_END. Beyond, a power bends each end so that 0 and 4 are
+    reached where u ends, with no step in value or slope, and rises strictly until there: a clean
+    slice has u of 5 to 8, and half its dose must show as a lower score. (A logistic is too steep in
+    the middle, and never reaches 4.)
     """
-    v = np.asarray(value, dtype=np.float64)
-    over = np.clip(v - (HIGHEST - SOFT_END), 0.0, None)
-    under = np.clip(LOWEST + SOFT_END - v, 0.0, None)
-    middle = np.clip(v, LOWEST + SOFT_END, HIGHEST - SOFT_END)
-    # SOFT_END * x / (SOFT_END + x) is x at first and never reaches SOFT_END.
-    return middle + SOFT_END * (over / (SOFT_END + over) - under / (SOFT_END + under))
+    v = np.clip(np.asarray(value, dtype=np.float64), *U_ENDS)
+    room = SOFT_END + HIGHEST
+    above = HIGHEST - SOFT_END * ((U_ENDS[1] - v) / room) ** (room / SOFT_END)
+    below = LOWEST + SOFT_END * ((v - U_ENDS[0]) / room) ** (room / SOFT_END)
+    middle = np.maximum(v, LOWEST + SOFT_END)
+    bent = np.where(v > HIGHEST - SOFT_END, above, middle)
+    return np.where(v < LOWEST + SOFT_END, below, bent)
 
 
 def score(calibration: Calibration, u: float) -> tuple[float, tuple[float, float]]:

@@ -44,7 +44,8 @@ BLOB_HU = (60.0, 40.0, 25.0)
 LOSS_POINTS = 1.0
 """Points that smoothing costs when nothing is left of any blob."""
 
-U_RANGE = (-3.0, 8.0)
+U_RANGE = (-4.0, 8.0)
+"""Where the score reaches 0 and 4 (`iqa.uncertainty.U_ENDS`)."""
 
 
 @dataclass(frozen=True, slots=True)
