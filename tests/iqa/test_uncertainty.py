@@ -21,7 +21,7 @@ def test_squash_never_falls(a, b):
 
 @given(st.floats(-1, 4.9))
 def test_squash_rises_so_that_reports_show_it(u):
-    """A tenth of a point of u shows in the four decimals of a score, a point beyond the ends too."""
+    """A tenth of a point of u shows in the four decimals of a score, near the ends too."""
     assert round(float(squash(u + 0.1)), 4) > round(float(squash(u)), 4)
 
 
