@@ -8,6 +8,7 @@ Source: Fessler & Sutton, IEEE TSP 2003, doi 10.1109/TSP.2002.807005.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
@@ -21,8 +22,18 @@ from tfkt_node.records import FloatArray
 VIEWS = 720
 """Views over half a turn: one a quarter degree, as fine as a clinical scanner's."""
 
+SOURCE_MM = 595.0
+"""From the X-ray source to the axis of the gantry, as in common scanners (541 to 610 mm)."""
+
 _WIDTH = 4
 _BETA = float(np.pi * np.sqrt((_WIDTH / 2) ** 2 * 1.5**2 - 0.8))
+
+
+class Geometry(StrEnum):
+    """How the rays of one view lie: parallel over half a turn, or a fan over a full one."""
+
+    PARALLEL = "parallel"
+    FAN = "fan"
 
 
 class ParallelBeam:
@@ -56,23 +67,62 @@ class ParallelBeam:
         sums = scipy.fft.irfft(spectrum, n=self.bins, axis=1)
         return np.asarray(scipy.fft.fftshift(sums, axes=1), np.float32)
 
-    def back_project(self, sums: FloatArray, kernel: npt.NDArray[np.floating]) -> FloatArray:
+    def back_project(
+        self,
+        sums: FloatArray,
+        kernel: npt.NDArray[np.floating],
+        weight: FloatArray | None = None,
+    ) -> FloatArray:
         """Reconstruct by filtered back-projection.
 
         sums: (views, bins). kernel: (size + 1,), what is left of each frequency 0..0.5 per pixel
-        beside the ramp. Returns (size, size) float32, in the unit that was projected.
+        beside the ramp. weight: (views, bins) or (views, 1), how much each ray counts once it is
+        filtered; all alike where None. Returns (size, size) float32, in the unit that was
+        projected.
         """
         spectrum = scipy.fft.rfft(scipy.fft.ifftshift(sums, axes=1), axis=1)
-        weight = self._ramp * np.asarray(kernel, np.float32)
+        spectrum *= self._ramp * np.asarray(kernel, np.float32)
+        if weight is not None:
+            filtered = scipy.fft.irfft(spectrum, n=self.bins, axis=1)
+            filtered *= scipy.fft.ifftshift(weight, axes=1)
+            spectrum = scipy.fft.rfft(filtered, axis=1)
         # Only half of each line is kept; the mirrored half doubles all but both ends.
-        weight[1:-1] *= 2
-        spectrum = (spectrum * weight).astype(np.complex64)
-        grid = _complex(self._polar.T @ _real_pairs(spectrum.ravel()))
+        spectrum[:, 1:-1] *= 2
+        grid = _complex(self._polar.T @ _real_pairs(spectrum))
         image = scipy.fft.ifft2(grid.reshape(self.bins, self.bins), norm="forward").real
         half = self.size // 2
         rolled = np.roll(np.arange(self.bins), half)[: self.size]
         scale = np.pi / (self.views * self.bins)
         return np.asarray(image[np.ix_(rolled, rolled)] * self._flat * scale, np.float32)
+
+    def kept_rays(
+        self, views: int, geometry: Geometry, *, phase: float, pixel_mm: float
+    ) -> FloatArray:
+        """Say how much each ray counts in a scan of only `views` evenly spaced views.
+
+        views: 1 to half of the projector's, over half a turn (PARALLEL) or a full one (FAN). phase:
+        0..1, where between two views the first one is. Returns (views, bins) or (views, 1): 0 where
+        a ray is not measured, 1 on average over the angles, at every distance from the centre.
+
+        A kept view is shared between the two angles of the projector that it lies between: the
+        gantry of a scanner, too, turns while a view is read. In a fan the ray at distance s of
+        parallel angle t leaves the source at t - asin(s / R), or runs the other way from
+        t + pi + asin(s / R): views are curves in these coordinates (Kak & Slaney, section 3.4).
+        """
+        if not 1 <= views <= self.views // 2:
+            raise ValueError(f"views must lie in 1..{self.views // 2}, got {views}")
+        angle = np.arange(self.views)[:, None]
+        if geometry is Geometry.PARALLEL:
+            every = self.views / views
+            shares = every * _near_multiples(angle - phase * every, every)
+        else:
+            every = 2 * self.views / views
+            across = np.arange(-self.size, self.size)[None] * pixel_mm / SOURCE_MM
+            fan = np.arcsin(np.clip(across, -1, 1)) * self.views / np.pi
+            there = _near_multiples(angle - fan - phase * every, every)
+            back = _near_multiples(angle + self.views + fan - phase * every, every)
+            shares = every * (there + back) / 2
+        return np.asarray(shares, np.float32)
 
     def frequencies(self) -> npt.NDArray[np.float64]:
         """Return the (size + 1,) radial frequencies of a kernel, in cycles per pixel."""
@@ -83,6 +133,12 @@ class ParallelBeam:
 def parallel_beam(size: int) -> ParallelBeam:
     """Return the projector for slices of this size, made once in a process."""
     return ParallelBeam(size)
+
+
+def _near_multiples(place: npt.NDArray[np.floating], every: float) -> npt.NDArray[np.floating]:
+    """Return 1 at multiples of `every`, falling to 0 at a distance of 1."""
+    distance = np.abs(np.mod(place + every / 2, every) - every / 2)
+    return np.clip(1 - distance, 0, None)
 
 
 def _ramp(bins: int) -> FloatArray:

@@ -2,19 +2,21 @@
 
 Only what changes is simulated, in the projections, and added to the slice as it is: noise of the
 photons that are missing, and the streaks of the views that are missing. Noise already in the
-slice stays, and tells how many photons it was taken with. Parallel beam, one energy, no bowtie
-filter, no detector noise. Needs numpy and scipy only.
+slice stays, and tells how many photons it was taken with. One energy, no bowtie filter. Needs numpy
+and scipy only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
+import scipy.ndimage as ndi
 
 from tfkt_node.records import FloatArray
-from tfkt_node.training.projector import ParallelBeam, parallel_beam
+from tfkt_node.training.projector import Geometry, ParallelBeam, parallel_beam
 from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, field_noise_hu, noise_hu
 
 WATER_PER_MM = 0.0193
@@ -52,6 +54,8 @@ class LowDose:
     hu: (size, size), HU, size even. own_noise_hu: the noise that full dose has in even soft
     tissue, as `tissue.noise_hu` measures it; measured on the slice when None (a noise-free phantom
     must say it). Raises ValueError for a slice that is not square or whose noise cannot be told.
+
+    lines: (views, bins) attenuation along each ray. photons: of a ray in air at full dose.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class LowDose:
         if hu.ndim != 2 or hu.shape[0] != hu.shape[1] or hu.shape[0] % 2:
             raise ValueError(f"a slice must be square with an even side, got {hu.shape}")
         self.hu = np.asarray(hu, np.float32)
+        self.pixel_mm = pixel_mm
         self.kernel = kernel
         self.even = even_tissue(self.hu)
         self.own_noise_hu = noise_hu(self.hu, self.even) if own_noise_hu is None else own_noise_hu
@@ -73,65 +78,130 @@ class LowDose:
             raise ValueError("the slice's own noise cannot be measured; give own_noise_hu")
         if self.even.sum() < MIN_EVEN_PIXELS:
             raise ValueError("the slice shows too little even soft tissue to set the dose by")
-        self._beam: ParallelBeam = parallel_beam(hu.shape[0])
-        self._per_hu = WATER_PER_MM * pixel_mm / 1000
-        density = np.clip(self.hu + 1000, 0, None)
-        # Ringing makes air slightly negative, and a biased logarithm of it a constant offset.
-        self._lines = np.clip(self._beam.project(density * self._per_hu), 0, None)
-        per_mm = self._beam.frequencies() / pixel_mm
+        self.beam: ParallelBeam = parallel_beam(hu.shape[0])
+        self.per_hu = WATER_PER_MM * pixel_mm / 1000
+        per_mm = self.beam.frequencies() / pixel_mm
         self._response = np.exp(-((per_mm / (2 * kernel.peak_per_mm)) ** 2))
+        self.lines = self.attenuation(self.hu)
         self.photons = self._photons_at_full_dose(np.random.default_rng(seed))
 
-    def inserted(self, dose_fraction: float, rng: np.random.Generator) -> FloatArray:
+    def inserted(
+        self, dose_fraction: float, rng: np.random.Generator, electronic: float = 0.0
+    ) -> FloatArray:
         """Return the noise that brings the slice from full dose to a fraction of it, HU.
 
         dose_fraction: in (0, 1]. Variances add: own / fraction = own + inserted, so what is
-        inserted has own variance times (1 - fraction) / fraction.
+        inserted has own variance times (1 - fraction) / fraction. electronic: SD that the detector
+        adds to each reading, in photons; with it noise grows faster than that.
         """
-        if not 0 < dose_fraction <= 1:
-            raise ValueError(f"a dose fraction lies in (0, 1], got {dose_fraction}")
+        _check_fraction(dose_fraction)
         if dose_fraction == 1:
             return np.zeros_like(self.hu)
-        return self.scan_noise(dose_fraction / (1 - dose_fraction), rng)
+        return self.reconstruct(self._missing_noise(dose_fraction, rng, electronic=electronic))
 
     def scan_noise(self, dose: float, rng: np.random.Generator) -> FloatArray:
         """Return the noise of a whole scan at `dose` times the full one, HU."""
-        return self._reconstruct(self._ray_noise(dose, rng))
+        return self.reconstruct(self.ray_noise(dose, rng))
+
+    def noise_of(self, sd_hu: float, rng: np.random.Generator) -> FloatArray:
+        """Return scan noise that `tissue.field_noise_hu` measures as sd_hu in even tissue, HU."""
+        field = self.scan_noise((self.own_noise_hu / sd_hu) ** 2, rng)
+        return field * np.float32(sd_hu / field_noise_hu(field, self.even))
 
     def thinned(
-        self, views: int, dose_fraction: float = 1.0, rng: np.random.Generator | None = None
+        self,
+        views: int,
+        dose_fraction: float = 1.0,
+        rng: np.random.Generator | None = None,
+        geometry: Geometry = Geometry.PARALLEL,
     ) -> Thinned:
         """Return what a scan with only `views` of the views adds.
 
-        views: divides the projector's number of views. The kept views share the dose between
-        them: noise is that of `dose_fraction` whatever their number, and streaks come on top.
+        views: over half a turn (PARALLEL) or a full one (FAN), any number up to half of the
+        projector's; where the first one lies is drawn. dose_fraction: all photons of the kept views
+        together, as a share of the full scan's. At 1 the kept views hold the photons of the left
+        out ones as well, and the noise of the slice stays what it is; a scan that just leaves out
+        views and keeps its tube current has dose_fraction = views / 720, and `noise` holds what
+        that adds to the slice's own share, too.
         """
-        if views < 1 or self._beam.views % views:
-            raise ValueError(f"{self._beam.views} views cannot be thinned evenly to {views}")
-        keep = self._beam.views // views
+        _check_fraction(dose_fraction)
         rng = rng or np.random.default_rng(0)
-        weight = np.zeros((self._beam.views, 1), np.float32)
-        weight[int(rng.integers(keep)) :: keep] = keep
-        streaks = self._reconstruct((weight - 1) * self._lines)
+        weight = self.beam.kept_rays(
+            views, geometry, phase=float(rng.random()), pixel_mm=self.pixel_mm
+        )
+        streaks = self.reconstruct(self._noiseless_lines, weight - 1)
         if dose_fraction == 1:
             return Thinned(streaks, np.zeros_like(streaks))
-        noise = self._ray_noise(keep * dose_fraction / (1 - dose_fraction), rng)
-        return Thinned(streaks, self._reconstruct(weight * noise))
+        gain = self.beam.views / views
+        noise = self._missing_noise(dose_fraction, rng, gain)
+        # A view shared between two angles is two readings with half of its photons each.
+        return Thinned(streaks, self.reconstruct(np.sqrt(gain * weight) * noise))
 
-    def _ray_noise(self, dose: float, rng: np.random.Generator) -> FloatArray:
-        expected = self.photons * dose * np.exp(-self._lines.astype(np.float64))
-        counts = np.maximum(rng.poisson(expected), 0.5)
-        return np.asarray(-np.log(counts / expected), np.float32)
+    def attenuation(self, hu: FloatArray) -> FloatArray:
+        """Return the line integrals of a slice of the same size: (views, bins), no unit."""
+        density = np.clip(hu + 1000, 0, None)
+        # Ringing makes air slightly negative, and a biased logarithm of it a constant offset.
+        return np.clip(self.beam.project(density * self.per_hu), 0, None)
 
-    def _reconstruct(self, lines: FloatArray) -> FloatArray:
-        return self._beam.back_project(lines, self._response) / np.float32(self._per_hu)
+    def reconstruct(self, lines: FloatArray, weight: FloatArray | None = None) -> FloatArray:
+        """Return what attenuation (views, bins) looks like in the slice, HU.
+
+        weight: as in `ParallelBeam.back_project`.
+        """
+        return self.beam.back_project(lines, self._response, weight) / np.float32(self.per_hu)
+
+    def ray_noise(
+        self,
+        dose: float,
+        rng: np.random.Generator,
+        electronic: float = 0.0,
+        lines: FloatArray | None = None,
+    ) -> FloatArray:
+        """Draw the error of each ray's attenuation, (views, bins), at `dose` times the full one.
+
+        lines: attenuation of the rays, of the slice where None. electronic: in photons.
+        """
+        lines = self.lines if lines is None else lines
+        expected = self.photons * dose * np.exp(-lines.astype(np.float64))
+        counts = rng.poisson(expected).astype(np.float64)
+        if electronic:
+            counts += electronic * rng.standard_normal(counts.shape)
+        # Half a photon more makes the mean logarithm of few photons right (Anscombe 1948).
+        error = -np.log(np.maximum(counts + 0.5, 0.5) / expected)
+        return np.asarray(error, np.float32)
+
+    def _missing_noise(
+        self,
+        dose_fraction: float,
+        rng: np.random.Generator,
+        gain: float = 1.0,
+        electronic: float = 0.0,
+    ) -> FloatArray:
+        """Draw the noise that full dose lacks: variance of the fraction less that of the whole."""
+        missing = dose_fraction / (1 - dose_fraction)
+        # Photons count once in the variance, electronic noise squared: it takes its own factor.
+        electronic *= np.sqrt((1 + dose_fraction) / (1 - dose_fraction))
+        return self.ray_noise(gain * missing, rng, electronic)
+
+    @cached_property
+    def _noiseless_lines(self) -> FloatArray:
+        """Attenuation without the slice's own noise, which is no anatomy and makes no streaks."""
+        smooth = ndi.gaussian_filter(self.hu, 1.5)
+        detail = self.hu - smooth
+        kept = 1 - (3 * self.own_noise_hu) ** 2 / np.maximum(detail**2, 1e-6)
+        return self.attenuation(smooth + detail * np.clip(kept, 0, None))
 
     def _photons_at_full_dose(self, rng: np.random.Generator) -> float:
         """Find how many photons a ray in air must hold to give the slice's own noise."""
-        unit = np.exp(self._lines / 2) * rng.standard_normal(self._lines.shape)
-        field = self._reconstruct(unit.astype(np.float32))
+        unit = np.exp(self.lines / 2) * rng.standard_normal(self.lines.shape)
+        field = self.reconstruct(unit.astype(np.float32))
         # Measured as the slice's own noise is, so that both mean the same.
         return (field_noise_hu(field, self.even) / self.own_noise_hu) ** 2
+
+
+def _check_fraction(dose_fraction: float) -> None:
+    if not 0 < dose_fraction <= 1:
+        raise ValueError(f"a dose fraction lies in (0, 1], got {dose_fraction}")
 
 
 def insert_noise(
