@@ -135,10 +135,10 @@ def parallel_beam(size: int) -> ParallelBeam:
     return ParallelBeam(size)
 
 
-def _near_multiples(place: npt.NDArray[np.floating], every: float) -> npt.NDArray[np.floating]:
+def _near_multiples(place: npt.NDArray[np.floating], every: float) -> npt.NDArray[np.float64]:
     """Return 1 at multiples of `every`, falling to 0 at a distance of 1."""
     distance = np.abs(np.mod(place + every / 2, every) - every / 2)
-    return np.clip(1 - distance, 0, None)
+    return np.asarray(np.clip(1 - distance, 0, None), np.float64)
 
 
 def _ramp(bins: int) -> FloatArray:

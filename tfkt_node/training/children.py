@@ -1,0 +1,92 @@
+"""A child-size body from an adult's slice: no real child is in the data.
+
+The body is shrunk in geometry before anything is projected, then sampled on the finer grid of a
+child's field of view. That is not a child's anatomy (a child is no small adult), only the path
+that X-rays take through one, and the scale of structures against the pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.interpolate import CubicSpline
+
+from tfkt_node.iqa.scope import find_body
+from tfkt_node.records import FloatArray
+from tfkt_node.training.tissue import even_tissue, noise_hu
+
+AIR_HU = -1000.0
+
+PIXEL_MM = (0.4, 0.6)
+"""Pixel sizes of a child's field of view in a 512 matrix: 205 to 307 mm."""
+
+_ROOM = 1.1
+"""Field of view over the widest extent of the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child-size body. hu: (size, size), HU. own_noise_hu: what is left of the adult's noise.
+
+    Shrinking averages the adult's noise, and what is left has not a child's grain: `LowDose(hu,
+    pixel_mm=pixel_mm, own_noise_hu=own_noise_hu).noise_of(sd, rng)` is noise of a child's scan.
+    """
+
+    hu: FloatArray
+    pixel_mm: float
+    own_noise_hu: float
+
+
+def fitting_pixel_mm(hu: FloatArray, pixel_mm: float, scale: float) -> float:
+    """Return the pixel size, within PIXEL_MM, at which the shrunken body fills the slice.
+
+    hu: (size, size), the adult, with pixels of pixel_mm. A body too large for 0.6 mm is cut off.
+    Raises ValueError when no body is found.
+    """
+    outline = find_body(hu).outline
+    if outline is None:
+        raise ValueError("no body is found in the slice")
+    left, top, right, bottom = outline
+    extent_mm = max(right - left, bottom - top) * pixel_mm * scale
+    return float(np.clip(_ROOM * extent_mm / hu.shape[0], *PIXEL_MM))
+
+
+def child(
+    hu: FloatArray, pixel_mm: float, scale: float, pixel_child_mm: float | None = None
+) -> Child:
+    """Shrink the body of an adult's slice and sample it in a child's field of view.
+
+    hu: (size, size), HU, with pixels of pixel_mm. scale: of the child to the adult, 0.35 to 0.7
+    (newborn to school age). pixel_child_mm: by `fitting_pixel_mm` when None. The body is centred;
+    the shrunken slice is averaged over the area of each pixel where pixels grow coarser.
+    own_noise_hu of the result is the lower of what `tissue.noise_hu` measures before and after:
+    averaging adds no noise, but anatomy that shrinks below the 9 pixels of the measurement looks
+    like it. Raises ValueError when no body is found.
+    """
+    if pixel_child_mm is None:
+        pixel_child_mm = fitting_pixel_mm(hu, pixel_mm, scale)
+    outline = find_body(hu).outline
+    if outline is None:
+        raise ValueError("no body is found in the slice")
+    left, top, right, bottom = outline
+    step = pixel_child_mm / (scale * pixel_mm)
+    above_air = hu - AIR_HU
+    for axis, middle in enumerate(((top + bottom) / 2, (left + right) / 2)):
+        edges = middle + step * (np.arange(hu.shape[axis] + 1) - hu.shape[axis] / 2)
+        above_air = _averaged(above_air, edges, axis)
+    shrunk = np.clip(above_air + AIR_HU, hu.min(), hu.max()).astype(np.float32)
+    own = np.fmin(noise_hu(hu, even_tissue(hu)), noise_hu(shrunk, even_tissue(shrunk)))
+    return Child(shrunk, pixel_child_mm, float(own))
+
+
+def _averaged(values: FloatArray, edges: npt.NDArray[np.float64], axis: int) -> FloatArray:
+    """Average between neighbouring edges, in pixels from the first one's outer edge; 0 outside.
+
+    The running sum is interpolated, so that nothing is lost or counted twice at any step.
+    """
+    so_far = np.cumsum(np.insert(values, 0, 0, axis=axis), axis=axis, dtype=np.float64)
+    inside = np.clip(edges, 0, values.shape[axis])
+    sums = CubicSpline(np.arange(values.shape[axis] + 1), so_far, axis=axis)(inside)
+    return np.asarray(np.diff(sums, axis=axis) / (edges[1] - edges[0]), np.float32)
