@@ -22,6 +22,9 @@ AIR_HU = -1000.0
 PIXEL_MM = (0.4, 0.6)
 """Pixel sizes of a child's field of view in a 512 matrix: 205 to 307 mm."""
 
+SCALES = (0.35, 0.7)
+"""Sensible sizes of a child over an adult's: from a newborn to school age."""
+
 _ROOM = 1.1
 """Field of view over the widest extent of the body."""
 
@@ -36,6 +39,7 @@ class Child:
 
     hu: FloatArray
     pixel_mm: float
+    scale: float
     own_noise_hu: float
 
 
@@ -58,9 +62,9 @@ def child(
 ) -> Child:
     """Shrink the body of an adult's slice and sample it in a child's field of view.
 
-    hu: (size, size), HU, with pixels of pixel_mm. scale: of the child to the adult, 0.35 to 0.7
-    (newborn to school age). pixel_child_mm: by `fitting_pixel_mm` when None. The body is centred;
-    the shrunken slice is averaged over the area of each pixel where pixels grow coarser.
+    hu: (size, size), HU, with pixels of pixel_mm. scale: of the child to the adult, as in SCALES.
+    pixel_child_mm: by `fitting_pixel_mm` when None. The body is centred; each pixel is the average
+    over its area, so that the adult's noise falls where pixels grow coarser.
     own_noise_hu of the result is the lower of what `tissue.noise_hu` measures before and after:
     averaging adds no noise, but anatomy that shrinks below the 9 pixels of the measurement looks
     like it. Raises ValueError when no body is found.
@@ -76,9 +80,9 @@ def child(
     for axis, middle in enumerate(((top + bottom) / 2, (left + right) / 2)):
         edges = middle + step * (np.arange(hu.shape[axis] + 1) - hu.shape[axis] / 2)
         above_air = _averaged(above_air, edges, axis)
-    shrunk = np.clip(above_air + AIR_HU, hu.min(), hu.max()).astype(np.float32)
-    own = np.fmin(noise_hu(hu, even_tissue(hu)), noise_hu(shrunk, even_tissue(shrunk)))
-    return Child(shrunk, pixel_child_mm, float(own))
+    small = np.clip(above_air + AIR_HU, hu.min(), hu.max()).astype(np.float32)
+    own = np.fmin(noise_hu(hu, even_tissue(hu)), noise_hu(small, even_tissue(small)))
+    return Child(small, pixel_child_mm, scale, float(own))
 
 
 def _averaged(values: FloatArray, edges: npt.NDArray[np.float64], axis: int) -> FloatArray:
