@@ -29,7 +29,7 @@ def network(torch, module):
 
 @pytest.fixture(scope="module")
 def maps(torch):
-    return torch.randn(2, 176, 32, 32, generator=torch.Generator().manual_seed(6))
+    return torch.randn(2, 179, 32, 32, generator=torch.Generator().manual_seed(6))
 
 
 def parameters(module) -> int:
@@ -44,7 +44,7 @@ def test_both_halves_make_the_whole(torch, network):
         maps = network.maps(hu)
         quality = network.quality_from_maps(maps)
 
-        assert maps.shape == (2, 176, 32, 32)
+        assert maps.shape == (2, 179, 32, 32)
         assert quality.shape == (2,)
         assert torch.equal(quality, network(hu))
 
@@ -55,8 +55,8 @@ def test_parameter_counts(module, config):
 
     fitted = parameters(network) - parameters(network.features)
 
-    assert parameters(network.features) == 700_192
-    assert fitted == {"kan": 627_277, "mlp": 422_477}[config.feed_forward]
+    assert parameters(network.features) == 700_768
+    assert fitted == {"kan": 628_045, "mlp": 423_245}[config.feed_forward]
 
 
 def test_every_kan_layer_is_wired(torch, network, maps):

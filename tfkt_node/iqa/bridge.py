@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MAP_SIZE = 32
-"""Rows and columns of the pooled maps: one cell is 16 x 16 pixels of the slice."""
+TOKENS = 16
+"""Rows and columns of tokens that enter the Swin."""
 
 
 def pool_maps(maps: tuple[Tensor, ...]) -> Tensor:
-    """Average maps of several strides to one size and stack them: (n, channels, 32, 32).
+    """Average maps of several strides to the size of the coarsest and stack them.
 
-    Averaging of plain blocks, so that every position keeps its place in the slice.
+    Averaging of plain blocks, so that every position keeps its place in the slice: from maps of
+    128, 64 and 32 rows to (n, channels, 32, 32), one cell being 16 x 16 pixels of the slice.
     """
-    pooled = [functional.avg_pool2d(m, m.shape[-1] // MAP_SIZE) for m in maps]
+    size = min(m.shape[-1] for m in maps)
+    pooled = [functional.avg_pool2d(m, m.shape[-1] // size) for m in maps]
     return torch.cat(pooled, dim=1)
 
 
@@ -32,5 +34,30 @@ class SpatialBridge(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map (n, channels, 32, 32) to tokens (n, 16, 16, d)."""
         tokens = self.embed(maps).permute(0, 2, 3, 1)  # (n, 16, 16, d)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+
+class GlobalBridge(nn.Module):
+    """Average the maps over the slice and paint a picture from that vector for the Swin.
+
+    As in the released TFKT V2 (ct-iqa 1.3). Rows and columns of the picture mean nothing in the
+    slice: no map of the quality can come from behind it.
+    """
+
+    def __init__(self, channels: int, dim: int, side: int) -> None:
+        """Build the bridge. side: rows and columns of the picture, a multiple of 16."""
+        super().__init__()
+        self.side = side
+        patch = side // TOKENS
+        self.linear = nn.Linear(channels, side * side)
+        self.embed = nn.Conv2d(1, dim, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (n, channels, rows, columns) to tokens (n, 16, 16, d)."""
+        picture = self.linear(maps.mean(dim=(2, 3)))  # (n, side * side)
+        picture = picture.reshape(-1, 1, self.side, self.side)
+        tokens = self.embed(picture).permute(0, 2, 3, 1)  # (n, 16, 16, d)
         normed: Tensor = self.norm(tokens)
         return normed
