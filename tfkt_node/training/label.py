@@ -41,8 +41,9 @@ over 14 simulated slices."""
 BLOB_HU = (60.0, 40.0, 25.0)
 """Height of the blobs that measure what smoothing takes away, per band."""
 
-LOSS_POINTS = 1.0
-"""Points that smoothing costs when nothing is left of any blob."""
+LOSS_POINTS = 1.5
+"""Points that smoothing costs when nothing is left of any blob. Noise can be read through; what a
+filter took is gone."""
 
 U_RANGE = (-4.0, 8.0)
 """Where the score reaches 0 and 4 (`iqa.uncertainty.U_ENDS`)."""
