@@ -1,10 +1,9 @@
-"""The clean slices on disk, and which patients are for fitting, calibration and test."""
+"""The clean slices on disk, and which fold each patient is in."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,6 @@ from tfkt_node.training.recipe import DataRecipe
 
 STORED_OFFSET_HU = 1024
 """The PNG files of ct-clean and paired-dose hold HU + 1024."""
-
-
-class Part(StrEnum):
-    """What a patient's slices are for. No patient is in two parts."""
-
-    TRAIN = "train"
-    CALIBRATION = "calibration"
-    TEST = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +34,18 @@ def read_png(path: Path) -> FloatArray:
 
 
 def clean_slices(data: Path, recipe: DataRecipe) -> list[CleanSlice]:
-    """List the slices of `data`/ct-clean that the recipe uses, in the index's order.
+    """List the slices of `data`/ct-clean that the recipe uses, patient by patient.
 
     Raises Misconfigured when the folder or a column of its index is missing.
     """
     index = data / "ct-clean" / "index.csv"
     if not index.is_file():
         raise Misconfigured(f"{index} does not exist: --data must hold the folder ct-clean")
-    taken: dict[str, int] = {}
-    slices = []
+    found: dict[str, list[CleanSlice]] = {}
     with index.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
-                found = CleanSlice(
+                clean = CleanSlice(
                     path=index.parent / row["file"],
                     patient=row["patient"],
                     region=row["region"],
@@ -63,36 +53,29 @@ def clean_slices(data: Path, recipe: DataRecipe) -> list[CleanSlice]:
                 )
             except (KeyError, ValueError) as error:
                 raise Misconfigured(f"{index}: a row lacks a usable {error}") from error
-            count = taken.get(found.patient, 0)
-            if found.patient.startswith(recipe.left_out_prefix) or (
-                count >= recipe.slices_per_patient
-            ):
-                continue
-            taken[found.patient] = count + 1
-            slices.append(found)
-    return slices
+            if not clean.patient.startswith(recipe.left_out_prefix):
+                found.setdefault(clean.patient, []).append(clean)
+    return [s for slices in found.values() for s in _spread(slices, recipe.slices_per_patient)]
 
 
-def split(slices: list[CleanSlice], recipe: DataRecipe) -> dict[str, Part]:
-    """Give each patient one part, regions spread evenly, the same for the same recipe.
+def _spread(slices: list[CleanSlice], most: int) -> list[CleanSlice]:
+    """Take at most so many of one patient's slices, evenly over all regions."""
+    places = np.linspace(0, len(slices) - 1, min(most, len(slices))).round().astype(int)
+    return [slices[place] for place in places]
+
+
+def folds(slices: list[CleanSlice], recipe: DataRecipe) -> dict[str, int]:
+    """Give each patient one of the recipe's folds, regions spread evenly; the same each time.
 
     Patients are drawn by the recipe's seed, then dealt out region by region.
-    Raises Misconfigured when no patient is left to fit.
+    Raises Misconfigured when there are fewer patients than folds.
     """
     region = {s.patient: s.region for s in reversed(slices)}
-    held = recipe.calibration_patients + recipe.test_patients
-    if held >= len(region):
+    if len(region) < recipe.folds:
         raise Misconfigured(
-            f"{len(region)} patients cannot give {held} for calibration and test and leave some "
-            "to fit; lower calibration_patients or test_patients"
+            f"{len(region)} patients cannot make {recipe.folds} folds; lower folds in the recipe"
         )
     names = sorted(region)
     order = np.random.default_rng(recipe.seed).permutation(len(names))
     dealt = sorted((names[i] for i in order), key=region.__getitem__)
-    places = np.linspace(0, len(dealt) - 1, held).round().astype(int)
-    parts = dict.fromkeys(dealt, Part.TRAIN)
-    for number, place in enumerate(places):
-        before = number * recipe.test_patients // held
-        is_test = (number + 1) * recipe.test_patients // held > before
-        parts[dealt[place]] = Part.TEST if is_test else Part.CALIBRATION
-    return parts
+    return {patient: place % recipe.folds for place, patient in enumerate(dealt)}

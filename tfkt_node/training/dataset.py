@@ -1,14 +1,14 @@
-"""All versions of all clean slices: their feature maps in one file, what is known in a table.
+"""All versions of all clean slices: their pixels in one file, what is known of each in a table.
 
-The features are frozen, so each map is computed once. Both files grow while the run goes on, and
-are used again by a later run with the same data recipe.
+Both files grow slice by slice while the run goes on. A run that was stopped goes on after the last
+whole slice; a later run with the same data recipe finds everything made.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -18,144 +18,165 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfkt_node.training.collection import CleanSlice, Part, clean_slices, split
+from tfkt_node.records import FloatArray
+from tfkt_node.training.collection import CleanSlice, clean_slices, folds
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.track import Track
 from tfkt_node.training.versions import Version, versions
 
-TABLE, MAPS, DONE = "table.jsonl", "maps.f16", "recipe.json"
-MAP_SHAPE = (176, 32, 32)
+TABLE, PIXELS, MADE_FOR = "table.jsonl", "slices.i16", "data.json"
+SIDE = 512
+_BYTES = SIDE * SIDE * 2
 
-HalfArray = npt.NDArray[np.float16]
+StoredArray = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What is known of one version; u is the label.
 
-    own, inserted, streaks, transfer: see `label.Known`. source_u: see `versions.Version`.
+    fold: which fifth of the patients it belongs to. kind: see `versions.Kind`. detail: filter,
+    views and geometry, or artefact. tested_only: never fitted to. own, inserted, streaks,
+    transfer: see `label.Known`. source_u: label of what a smoothed version was made from, else u.
+    noise: of the version itself, as `tissue.noise_hu` measures it, NaN where it cannot.
     """
 
     file: str
     patient: str
-    part: Part
+    fold: int
     region: str
     kind: str
-    draw: int
     kernel: str
     dose: float
     detail: str
+    tested_only: bool
     own: float
     inserted: float
     streaks: float
     transfer: tuple[float, ...]
     u: float
     source_u: float
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """All versions of one slice: rows and (n, 176, 32, 32) maps."""
-
-    rows: list[Row]
-    maps: HalfArray
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """rows[i] belongs to maps[i]; maps: (n, 176, 32, 32) float16, mapped from the file."""
+    """rows[i] belongs to pixels[i]; pixels: (n, 512, 512) int16, HU, mapped from the file."""
 
     rows: list[Row]
-    maps: HalfArray
+    pixels: StoredArray
 
-    def part(self, part: Part) -> npt.NDArray[np.intp]:
-        """Return the places of one part's rows."""
-        return np.flatnonzero([row.part is part for row in self.rows])
+    def hu(self, place: int) -> FloatArray:
+        """Return one version, (512, 512) float32, HU."""
+        return np.asarray(self.pixels[place], np.float32)
 
 
 def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Track) -> Dataset:
-    """Make the data set in `work`, or take the one that lies there with this recipe.
+    """Make the data set in `work`, or what of it is missing there.
 
     data: folder that holds ct-clean. Raises Misconfigured when it does not.
     """
     wanted = json.dumps(asdict(recipe), sort_keys=True)
-    done = work / DONE
     slices = clean_slices(data, recipe)
-    parts = split(slices, recipe)
-    if not done.is_file() or done.read_text(encoding="utf-8") != wanted:
-        work.mkdir(parents=True, exist_ok=True)
-        done.unlink(missing_ok=True)
-        with (
-            (work / TABLE).open("w", encoding="utf-8") as table,
-            (work / MAPS).open("wb") as maps,
-            closing(_make_all(slices, parts, recipe, workers)) as everything,
-        ):
-            for made in track(everything, len(slices), "Simulating"):
-                maps.write(made.maps.tobytes())
-                table.writelines(json.dumps(asdict(row)) + "\n" for row in made.rows)
-                table.flush()
-        done.write_text(wanted, encoding="utf-8")
+    in_fold = folds(slices, recipe)
+    work.mkdir(parents=True, exist_ok=True)
+    made_for = work / MADE_FOR
+    if not made_for.is_file() or made_for.read_text(encoding="utf-8") != wanted:
+        (work / TABLE).unlink(missing_ok=True)
+        (work / PIXELS).unlink(missing_ok=True)
+        made_for.write_text(wanted, encoding="utf-8")
+    done = _whole_slices(work)
+    left = slices[done:]
+    with (
+        (work / TABLE).open("a", encoding="utf-8") as table,
+        (work / PIXELS).open("ab") as pixels,
+        closing(_make_all(left, in_fold, recipe, workers)) as everything,
+    ):
+        for made in track(everything, len(left), "Simulating"):
+            pixels.write(made.pixels.tobytes())
+            pixels.flush()
+            table.write(json.dumps([asdict(row) for row in made.rows]) + "\n")
+            table.flush()
     return load(work)
 
 
 def load(work: Path) -> Dataset:
     """Open a data set that `prepare` made."""
     with (work / TABLE).open(encoding="utf-8") as table:
-        rows = [_row(json.loads(line)) for line in table]
-    maps = np.memmap(work / MAPS, np.float16, "r", shape=(len(rows), *MAP_SHAPE))
-    return Dataset(rows, maps)
+        rows = [_row(values) for line in table for values in json.loads(line)]
+    pixels = np.memmap(work / PIXELS, np.int16, "r", shape=(len(rows), SIDE, SIDE))
+    return Dataset(rows, pixels)
 
 
-def row_of(clean: CleanSlice, part: Part, version: Version) -> Row:
+def row_of(clean: CleanSlice, fold: int, version: Version) -> Row:
     """Put down what is known of a version."""
     known = version.known
     return Row(
         file=clean.path.name,
         patient=clean.patient,
-        part=part,
+        fold=fold,
         region=clean.region,
         kind=str(version.kind),
-        draw=version.draw,
         kernel=str(version.kernel),
         dose=version.dose,
         detail=version.detail,
+        tested_only=version.tested_only,
         own=known.own,
         inserted=known.inserted,
         streaks=known.streaks,
         transfer=known.transfer,
         u=version.u,
         source_u=version.source_u,
+        noise=version.noise,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """All versions of one slice: rows and (n, 512, 512) pixels."""
+
+    rows: list[Row]
+    pixels: StoredArray
+
+
+def _whole_slices(work: Path) -> int:
+    """Cut both files back to the slices that are whole in both; returns how many these are."""
+    table, pixels = work / TABLE, work / PIXELS
+    if not table.is_file() or not pixels.is_file():
+        table.unlink(missing_ok=True)
+        pixels.unlink(missing_ok=True)
+        return 0
+    whole, size = [], 0
+    for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # the run was stopped while it wrote this
+        whole.append(line)
+        size += len(json.loads(line)) * _BYTES
+    table.write_text("".join(whole), encoding="utf-8")
+    with pixels.open("r+b") as file:
+        file.truncate(size)
+    return len(whole)
+
+
 def _row(values: dict[str, Any]) -> Row:
-    return Row(**{**values, "part": Part(values["part"]), "transfer": tuple(values["transfer"])})
+    return Row(**{**values, "transfer": tuple(values["transfer"])})
 
 
 def _make_all(
-    slices: list[CleanSlice], parts: dict[str, Part], recipe: DataRecipe, workers: int
-) -> Generator[Made, None, None]:
+    slices: list[CleanSlice], in_fold: dict[str, int], recipe: DataRecipe, workers: int
+) -> Generator[_Made, None, None]:
     """Yield slice by slice in order. Processes start afresh: torch does not survive a fork."""
-    jobs = zip(slices, (parts[s.patient] for s in slices), repeat(recipe))
-    with multiprocessing.get_context("spawn").Pool(workers, _open_features) as pool:
+    jobs = zip(slices, (in_fold[s.patient] for s in slices), repeat(recipe))
+    if not slices:
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_make, jobs)
 
 
-_features: Callable[[npt.NDArray[np.float32]], HalfArray]
-
-
-def _open_features() -> None:
-    """Load the frozen features once in a worker."""
-    from tfkt_node.training.frozen import open_frozen_features
-
-    global _features  # noqa: PLW0603  a worker of a pool has no other place
-    _features = open_frozen_features()
-
-
-def _make(job: tuple[CleanSlice, Part, DataRecipe]) -> Made:
-    clean, part, recipe = job
-    rows, maps = [], []
-    for version in versions(clean, part, recipe):
-        rows.append(row_of(clean, part, version))
-        maps.append(_features(np.ascontiguousarray(version.hu, np.float32)))
-    return Made(rows, np.stack(maps))
+def _make(job: tuple[CleanSlice, int, DataRecipe]) -> _Made:
+    clean, fold, recipe = job
+    rows, pixels = [], []
+    for version in versions(clean, recipe):
+        rows.append(row_of(clean, fold, version))
+        pixels.append(np.clip(np.round(version.hu), -2000, 4000).astype(np.int16))
+    return _Made(rows, np.stack(pixels))

@@ -1,9 +1,11 @@
-"""The fit: the head learns u from feature maps that stay as they are."""
+"""The fit: bridge, Swin and head learn u from feature maps that stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,48 +14,163 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfkt_node.iqa.network import Network, NetworkConfig, build
-from tfkt_node.training.collection import Part
-from tfkt_node.training.dataset import Dataset, HalfArray
-from tfkt_node.training.imagenet import load_imagenet
-from tfkt_node.training.recipe import FitRecipe
+from tfkt_node.training.dataset import Row
+from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
+from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track
 
+Places = npt.NDArray[np.intp]
 
-def fit(dataset: Dataset, recipe: FitRecipe, track: Track) -> Network:
-    """Fit bridge, Swin and head on the training patients; the features keep ImageNet's weights.
 
-    Returns the network in evaluation mode. The same recipe and data give the same weights on one
-    machine.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One fit. places: of the rows that are fitted to. checkpoint: file kept while it runs."""
+
+    network: NetworkRecipe
+    features: FeatureChoice
+    fit: FitRecipe
+    places: Places
+    checkpoint: Path
+
+
+def fit(rows: Sequence[Row], maps: HalfArray, job: Job, track: Track) -> Network:
+    """Fit to the rows at `job.places`; returns the network in evaluation mode.
+
+    After each epoch everything is saved, so that a run that was stopped goes on there. The same
+    job, rows and maps give the same weights on one machine, stopped or not.
     """
     with _one_thread():
-        return _fit(dataset, recipe, track)
+        return _Fit(rows, maps, job).run(track)
 
 
-def _fit(dataset: Dataset, recipe: FitRecipe, track: Track) -> Network:
-    torch.manual_seed(recipe.seed)
-    network = build(NetworkConfig(feed_forward=recipe.feed_forward, ratio=recipe.ratio))
-    load_imagenet(network.features)
-    head = [*network.bridge.parameters(), *network.swin.parameters(), *network.head.parameters()]
-    places = dataset.part(Part.TRAIN)
-    u = torch.tensor([row.u for row in dataset.rows], dtype=torch.float32)
-    steps = -(-len(places) // recipe.batch)
-    optimiser = torch.optim.AdamW(head, lr=recipe.rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, recipe.epochs * steps, pct_start=recipe.warm_up
+class _Fit:
+    def __init__(self, rows: Sequence[Row], maps: HalfArray, job: Job) -> None:
+        torch.manual_seed(job.fit.seed)
+        self.job, self.maps = job, maps
+        self.network = build(config(job.network))
+        self.network.features = build_features(job.features)
+        self.fitted = [
+            parameter
+            for part in (self.network.bridge, self.network.swin, self.network.head)
+            for parameter in part.parameters()
+        ]
+        self.u = torch.tensor([row.u for row in rows], dtype=torch.float32)
+        self.batches = Batches([rows[place].file for place in job.places], job.places, job.fit)
+        recipe = job.fit
+        self.optimiser = torch.optim.AdamW(
+            self.fitted, lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser,
+            recipe.rate,
+            recipe.epochs * len(self.batches),
+            pct_start=recipe.warm_up,
+        )
+
+    def run(self, track: Track) -> Network:
+        epochs = range(self._resume(), self.job.fit.epochs)
+        for epoch in track(epochs, len(epochs), "Fitting"):
+            rng = np.random.default_rng([self.job.fit.seed, epoch])
+            for batch in self.batches.draw(rng):
+                self._step(batch, rng)
+            self._save(epoch + 1)
+        return self.network.eval()
+
+    def _step(self, batch: Places, rng: np.random.Generator) -> None:
+        recipe = self.job.fit
+        maps = _turned(self.maps[batch], rng)
+        said, truth = self.network.quality_from_maps(maps), self.u[batch]
+        loss = functional.smooth_l1_loss(said, truth, beta=recipe.loss_bend)
+        if recipe.difference:
+            pairs = said.view(-1, recipe.versions, 1) - said.view(-1, 1, recipe.versions)
+            meant = truth.view(-1, recipe.versions, 1) - truth.view(-1, 1, recipe.versions)
+            apart = functional.smooth_l1_loss(pairs, meant, beta=recipe.loss_bend)
+            loss = loss + recipe.difference * apart
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.fitted, recipe.clip_norm)
+        self.optimiser.step()
+        self.schedule.step()
+
+    def _save(self, epochs: int) -> None:
+        self.job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.job.checkpoint.with_suffix(".part")
+        state = {
+            "epochs": epochs,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        torch.save(state, unfinished)
+        unfinished.replace(self.job.checkpoint)
+
+    def _resume(self) -> int:
+        """Return how many epochs are done."""
+        if not self.job.checkpoint.is_file():
+            return 0
+        state = torch.load(self.job.checkpoint, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        return int(state["epochs"])
+
+
+class Batches:
+    """Batches of several slices with several versions each, so that versions can be compared.
+
+    An epoch meets every row once; the last rows of a slice that do not fill a share wait for the
+    next epoch, which deals them out anew.
+    """
+
+    def __init__(self, files: Sequence[str], places: Places, recipe: FitRecipe) -> None:
+        names = np.array(files)
+        self._slices = [places[names == name] for name in dict.fromkeys(files)]
+        self._versions, self._per_batch = recipe.versions, recipe.slices
+        shares = sum(len(own) // recipe.versions for own in self._slices)
+        self._count = shares // recipe.slices
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        return self._count
+
+    def draw(self, rng: np.random.Generator) -> Iterator[Places]:
+        """Yield the batches of one epoch; versions of one slice stand together."""
+        shares = [
+            share for own in self._slices for share in _whole(rng.permutation(own), self._versions)
+        ]
+        order = rng.permutation(len(shares))
+        for chosen in _whole(order, self._per_batch):
+            yield np.concatenate([shares[place] for place in chosen])
+
+
+def config(recipe: NetworkRecipe) -> NetworkConfig:
+    """Return the configuration of the network that a recipe fits."""
+    return NetworkConfig(
+        inputs=recipe.inputs,
+        bridge=recipe.bridge,
+        feed_forward=recipe.feed_forward,
+        head=recipe.head,
+        dim=recipe.dim,
+        depths=recipe.depths,
+        ratio=recipe.ratio,
     )
-    rng = np.random.default_rng(recipe.seed)
-    for _ in track(range(recipe.epochs), recipe.epochs, "Fitting"):
-        for batch in _batches(rng.permutation(places), recipe.batch):
-            maps = _turned(dataset.maps[np.sort(batch)], rng)
-            loss = functional.smooth_l1_loss(
-                network.quality_from_maps(maps), u[np.sort(batch)], beta=recipe.loss_bend
-            )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(head, recipe.clip_norm)
-            optimiser.step()
-            schedule.step()
-    return network.eval()
+
+
+def predict(network: Network, maps: HalfArray, batch: int = 32) -> npt.NDArray[np.float64]:
+    """Return the quality u of cached maps: (n, C, 32, 32) -> (n,)."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(maps), batch):
+            stored = np.asarray(maps[start : start + batch], np.float32)
+            parts.append(network.quality_from_maps(torch.from_numpy(stored)).double().numpy())
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _whole(items: Places, size: int) -> Iterator[Places]:
+    for start in range(0, len(items) - size + 1, size):
+        yield items[start : start + size]
 
 
 @contextmanager
@@ -65,21 +182,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def predict(network: Network, maps: HalfArray, batch: int = 32) -> npt.NDArray[np.float64]:
-    """Return the quality u of cached maps: (n, 176, 32, 32) -> (n,)."""
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(maps), batch):
-            stored = np.asarray(maps[start : start + batch], np.float32)
-            parts.append(network.quality_from_maps(torch.from_numpy(stored)).double().numpy())
-    return np.concatenate(parts) if parts else np.empty(0)
-
-
-def _batches(order: npt.NDArray[np.intp], size: int) -> Iterator[npt.NDArray[np.intp]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 def _turned(maps: HalfArray, rng: np.random.Generator) -> Tensor:

@@ -10,47 +10,71 @@ from typing import Any, Literal, TypeVar
 
 from tfkt_node.records import Misconfigured
 
+Features = Literal["imagenet", "opinion"]
+"""What the features were trained on: ImageNet, or ImageNet and then opinion scores (phase 1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
-    """What is simulated, and who is held out. Table [data].
+    """What is simulated from each clean slice. Table [data].
 
     left_out_prefix: patients that are not used (their terms forbid it). doses: fractions of the
-    dose a slice was taken with. thinned: (views, dose) pairs. smoothed: doses that are smoothed.
-    held_out_smoother: used on calibration and test patients only. draws: noise realisations of
-    each slice, each with another kernel.
+    dose a slice was taken with; each slice varies them all by one factor of up to dose_jitter.
+    views: range of the views of a thinned scan; thinned: the dose of each thinned version.
+    smoothed: doses that are smoothed, each with another filter. tested_smoother: the filter that
+    is never fitted to; it smooths the doses of tested_smoothed. child_doses: doses of a child-size
+    body. folds: parts of the patients, each tested on a network that never saw it.
     """
 
     seed: int = 2026
     left_out_prefix: str = "MIDRC-"
-    slices_per_patient: int = 6
-    calibration_patients: int = 15
-    test_patients: int = 13
-    draws: int = 1
-    doses: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8, 1 / 10, 1 / 16, 1 / 32)
-    thinned: tuple[tuple[int, float], ...] = ((180, 1.0), (144, 1 / 2), (120, 1 / 4))
-    smoothed: tuple[float, ...] = (1.0, 1 / 4, 1 / 8)
-    held_out_smoother: str = "median"
+    slices_per_patient: int = 4
+    folds: int = 5
+    doses: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
+    dose_jitter: float = 1.22
+    views: tuple[int, int] = (60, 360)
+    thinned: tuple[float, ...] = (1.0, 1.0, 1 / 2, 1 / 4, 1 / 8)
+    smoothed: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+    tested_smoother: str = "median"
+    tested_smoothed: tuple[float, ...] = (1 / 4, 1 / 8)
+    child_doses: tuple[float, ...] = (1 / 2, 1 / 8)
 
 
 @dataclass(frozen=True, slots=True)
 class FitRecipe:
-    """How the head is fitted. Table [fit].
+    """How bridge, Swin and head are fitted. Table [fit].
 
-    rate: highest learning rate of the one-cycle schedule, reached after the warm_up share of the
-    steps. loss_bend: where the smooth L1 loss turns from square to line, in points of u.
+    A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
+    weight `difference` at the differences of u within a slice. rate: highest learning rate of the
+    one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
+    L1 loss turns from square to line, in points of u.
     """
 
     seed: int = 1
-    feed_forward: Literal["kan", "mlp"] = "kan"
-    ratio: float = 0.5
-    epochs: int = 7
-    batch: int = 8
+    seeds: int = 3
+    epochs: int = 8
+    slices: int = 4
+    versions: int = 4
+    difference: float = 1.0
     rate: float = 1e-3
     warm_up: float = 0.2
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     loss_bend: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecipe:
+    """What is fitted: fields of `iqa.network.NetworkConfig`, and the features. Table [network]."""
+
+    features: Features = "imagenet"
+    inputs: Literal["wide", "windows", "bands"] = "bands"
+    bridge: Literal["spatial", "global"] = "spatial"
+    feed_forward: Literal["kan", "mlp"] = "kan"
+    head: Literal["scalar", "ordinal"] = "scalar"
+    dim: int = 64
+    depths: tuple[int, ...] = (2, 2)
+    ratio: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,7 @@ class Recipe:
 
     coverage: float = 0.9
     data: DataRecipe = field(default_factory=DataRecipe)
+    network: NetworkRecipe = field(default_factory=NetworkRecipe)
     fit: FitRecipe = field(default_factory=FitRecipe)
 
     def to_table(self) -> dict[str, Any]:
@@ -73,7 +98,7 @@ class Recipe:
 def read(path: Path) -> Recipe:
     """Read a recipe.toml; raises Misconfigured for a file or a name that is not one's.
 
-    Tables beside [data] and [fit] tell how a run went and are passed over.
+    Tables beside [data], [network] and [fit] tell how a run went and are passed over.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -82,11 +107,12 @@ def read(path: Path) -> Recipe:
     return Recipe(
         coverage=document.get("coverage", Recipe().coverage),
         data=_build(DataRecipe, path, document.get("data", {})),
+        network=_build(NetworkRecipe, path, document.get("network", {})),
         fit=_build(FitRecipe, path, document.get("fit", {})),
     )
 
 
-Table = TypeVar("Table", DataRecipe, FitRecipe)
+Table = TypeVar("Table", DataRecipe, NetworkRecipe, FitRecipe)
 
 
 def _build(kind: type[Table], path: Path, table: Mapping[str, Any]) -> Table:

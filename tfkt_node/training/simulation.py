@@ -38,6 +38,8 @@ class Kernel(StrEnum):
     SOFT = "soft", 0.18
     STANDARD = "standard", 0.30
     SHARP = "sharp", 0.54
+    RAMP = "ramp", 2.0
+    """Next to no apodisation, as noise of the challenge images looks."""
 
 
 @dataclass(frozen=True, slots=True)
