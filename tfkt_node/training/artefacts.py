@@ -121,15 +121,6 @@ def photon_starvation(
     return base.reconstruct(np.asarray(added * noise, np.float32))
 
 
-def away_from_metal(tissue: BoolArray, hu: FloatArray) -> BoolArray:
-    """Return the part of `tissue` where streaks are not the metal itself: 8 pixels off it.
-
-    tissue, hu: (size, size); hu of the slice with its artefacts.
-    """
-    bright = ndi.binary_dilation(hu >= LARGEST_HU, iterations=8)
-    return np.asarray(tissue & ~bright, bool)
-
-
 def _absence(views: int, share: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Return (views,) 0..1: how far the body is away, for a share of the views around one."""
     middle = rng.uniform(share / 2, 1 - share / 2)
