@@ -5,36 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.torch import load_file, save_file
 
+from tfkt_node.iqa.network import Network, build
 from tfkt_node.training import dataset, frozen
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.fit import Job, Places, fit, predict
+from tfkt_node.training.fit import Job, Places, config, fit, predict
 from tfkt_node.training.frozen import FeatureChoice
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track, untracked
 
 Float64Array = npt.NDArray[np.float64]
 
+LOG = "train.log"
+"""In the work folder: a line for each epoch of each fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fit of a cross-validation: the fold that is left out, and the seed."""
+    """One fit of a cross-validation: the seed is in `fit`; number is the fold that is left out.
+
+    number None: nobody is left out. This is the fit that ships.
+    """
 
     work: Path
     network: NetworkRecipe
     features: FeatureChoice
     fit: FitRecipe
-    number: int
+    number: int | None
 
     @property
     def path(self) -> Path:
-        """Where what it says of its own fold is kept; another recipe has another place."""
+        """Where its weights are kept; another recipe has another place."""
         text = json.dumps(
             [
                 (self.work / dataset.MADE_FOR).read_text(encoding="utf-8"),
@@ -44,27 +52,42 @@ class Fold:
             ]
         )
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.work / "fits" / f"{digest}-seed{self.fit.seed}-fold{self.number}.npy"
+        left_out = "none" if self.number is None else self.number
+        name = f"{digest}-seed-{self.fit.seed}-without-{left_out}.safetensors"
+        return self.work / "fits" / name
 
 
-def cross_validate(folds: Sequence[Fold], workers: int, track: Track) -> dict[Fold, Float64Array]:
-    """Fit each, as many at once as there are workers; returns what each says of its own fold.
+def fit_all(folds: Sequence[Fold], workers: int, track: Track) -> None:
+    """Fit each, as many at once as there are workers; what was fitted before is not done again."""
+    left = [fold for fold in folds if not fold.path.is_file()]
+    if not left:
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+        for _ in track(pool.imap_unordered(_fit, left), len(left), "Fitting"):
+            pass
 
-    The order within a fold is that of the rows. Fits that are kept in the work folder are not
-    done again.
+
+def fitted(fold: Fold) -> Network:
+    """Return the network of a fit that was done, in evaluation mode."""
+    network = build(config(fold.network))
+    network.load_state_dict(load_file(fold.path))
+    return network
+
+
+def out_of_fold(folds: Sequence[Fold], network_of: Callable[[Fold], Network]) -> Float64Array:
+    """Let each judge the fold it never saw: u, (seeds, n), NaN where no fold of a seed judged.
+
+    All folds are of one work folder, network and features. network_of: `fitted`, or one that
+    changes the network first.
     """
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        said = list(track(pool.imap(_fit_and_judge, folds), len(folds), "Cross-validating"))
-    return dict(zip(folds, said, strict=True))
-
-
-def out_of_fold(rows: Sequence[Row], said: dict[Fold, Float64Array]) -> Float64Array:
-    """Put the parts of whole cross-validations together: u, (seeds, n)."""
+    rows = dataset.load(folds[0].work).rows
+    maps = frozen.maps(folds[0].work, folds[0].features, 1, untracked)
     in_fold = np.array([row.fold for row in rows])
-    seeds = sorted({fold.fit.seed for fold in said})
+    seeds = sorted({fold.fit.seed for fold in folds})
     u = np.full((len(seeds), len(rows)), np.nan)
-    for fold, part in said.items():
-        u[seeds.index(fold.fit.seed), in_fold == fold.number] = part
+    for fold in folds:
+        places = np.flatnonzero(in_fold == fold.number)
+        u[seeds.index(fold.fit.seed), places] = predict(network_of(fold), maps[places])
     return u
 
 
@@ -78,16 +101,14 @@ def fitted_places(rows: Sequence[Row], left_out: int | None) -> Places:
     return np.flatnonzero([not row.tested_only and row.fold != left_out for row in rows])
 
 
-def _fit_and_judge(fold: Fold) -> Float64Array:
-    if fold.path.is_file():
-        kept: Float64Array = np.load(fold.path)
-        return kept
+def _fit(fold: Fold) -> None:
     rows = dataset.load(fold.work).rows
     maps = frozen.maps(fold.work, fold.features, 1, untracked)
     checkpoint = fold.path.with_suffix(".checkpoint")
-    job = Job(fold.network, fold.features, fold.fit, fitted_places(rows, fold.number), checkpoint)
+    places = fitted_places(rows, fold.number)
+    job = Job(fold.network, fold.features, fold.fit, places, checkpoint, fold.work / LOG)
     network = fit(rows, maps, job, untracked)
-    said = predict(network, maps[np.flatnonzero([row.fold == fold.number for row in rows])])
-    np.save(fold.path, said)
+    unfinished = fold.path.with_suffix(".part")
+    save_file(network.state_dict(), unfinished)
+    unfinished.replace(fold.path)
     checkpoint.unlink()
-    return said

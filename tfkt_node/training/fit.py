@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
+from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
@@ -24,13 +28,17 @@ Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fit. places: of the rows that are fitted to. checkpoint: file kept while it runs."""
+    """One fit. places: of the rows that are fitted to. checkpoint: file kept while it runs.
+
+    log: file to which each epoch adds a line; several fits may share it.
+    """
 
     network: NetworkRecipe
     features: FeatureChoice
     fit: FitRecipe
     places: Places
     checkpoint: Path
+    log: Path
 
 
 def fit(rows: Sequence[Row], maps: HalfArray, job: Job, track: Track) -> Network:
@@ -55,6 +63,7 @@ class _Fit:
             for parameter in part.parameters()
         ]
         self.u = torch.tensor([row.u for row in rows], dtype=torch.float32)
+        self.scores = torch.from_numpy(squash(self.u.numpy())).float()
         self.batches = Batches([rows[place].file for place in job.places], job.places, job.fit)
         recipe = job.fit
         self.optimiser = torch.optim.AdamW(
@@ -70,27 +79,44 @@ class _Fit:
     def run(self, track: Track) -> Network:
         epochs = range(self._resume(), self.job.fit.epochs)
         for epoch in track(epochs, len(epochs), "Fitting"):
+            began = time.monotonic()
             rng = np.random.default_rng([self.job.fit.seed, epoch])
-            for batch in self.batches.draw(rng):
-                self._step(batch, rng)
+            losses = [self._step(batch, rng) for batch in self.batches.draw(rng)]
             self._save(epoch + 1)
+            self._log(epoch + 1, float(np.mean(losses)), time.monotonic() - began)
         return self.network.eval()
 
-    def _step(self, batch: Places, rng: np.random.Generator) -> None:
-        recipe = self.job.fit
-        maps = _turned(self.maps[batch], rng)
-        said, truth = self.network.quality_from_maps(maps), self.u[batch]
-        loss = functional.smooth_l1_loss(said, truth, beta=recipe.loss_bend)
-        if recipe.difference:
-            pairs = said.view(-1, recipe.versions, 1) - said.view(-1, 1, recipe.versions)
-            meant = truth.view(-1, recipe.versions, 1) - truth.view(-1, 1, recipe.versions)
-            apart = functional.smooth_l1_loss(pairs, meant, beta=recipe.loss_bend)
-            loss = loss + recipe.difference * apart
+    def _step(self, batch: Places, rng: np.random.Generator) -> float:
+        loss = self._loss(_turned(self.maps[batch], rng), batch)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.fitted, recipe.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.fitted, self.job.fit.clip_norm)
         self.optimiser.step()
         self.schedule.step()
+        return float(loss.detach())
+
+    def _loss(self, maps: Tensor, batch: Places) -> Tensor:
+        """Compare u with the labels, and its differences within each slice with theirs."""
+        recipe, head = self.job.fit, self.network.head
+        tokens = self.network.tokens_from_maps(maps)
+        if isinstance(head, OrdinalHead):
+            return ranked_probability_score(head.logits(tokens), self.scores[batch]).mean()
+        said, truth = head(tokens), self.u[batch]
+        loss = functional.smooth_l1_loss(said, truth, beta=recipe.loss_bend)
+        apart = functional.smooth_l1_loss(
+            _differences(said, recipe.versions),
+            _differences(truth, recipe.versions),
+            beta=recipe.loss_bend,
+        )
+        return loss + recipe.difference * apart
+
+    def _log(self, epoch: int, loss: float, seconds: float) -> None:
+        line = (
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.job.checkpoint.stem} "
+            f"epoch {epoch} of {self.job.fit.epochs}: loss {loss:.4f}, {seconds:.0f} s\n"
+        )
+        with self.job.log.open("a", encoding="utf-8") as log:
+            log.write(line)
 
     def _save(self, epochs: int) -> None:
         self.job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +169,12 @@ class Batches:
         order = rng.permutation(len(shares))
         for chosen in _whole(order, self._per_batch):
             yield np.concatenate([shares[place] for place in chosen])
+
+
+def _differences(u: Tensor, versions: int) -> Tensor:
+    """Return (slices, versions, versions): each version less each other of its slice."""
+    of_slice = u.view(-1, versions)
+    return of_slice[:, :, None] - of_slice[:, None, :]
 
 
 def config(recipe: NetworkRecipe) -> NetworkConfig:
