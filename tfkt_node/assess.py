@@ -85,7 +85,9 @@ class Assessor:
         stacks = geometry.stacks(_described(instances, found))
         summaries = tuple(self._sum_up(stack, criteria, found) for stack in stacks)
         outcomes = tuple(found.outcome(ref) for ref in instances)
-        decision = criteria_of.decide(summaries, criteria, age_known=age_known)
+        decision = criteria_of.decide(
+            summaries, criteria, age_known=age_known, errors=self._calibration.errors
+        )
         if decision is None:
             reason = most_telling(found.all_reasons())
             detail = next((one.detail for one in outcomes if one.reason is reason), "")

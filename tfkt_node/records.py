@@ -103,7 +103,7 @@ class Reason(StrEnum):
     TOO_FEW_SLICES = "TOO_FEW_SLICES", "Too few slices are in scope for a sure verdict."
     COVERAGE = "COVERAGE", "Slices are missing or repeated in the stack."
     AGE_UNKNOWN = "AGE_UNKNOWN", "The age is not known; adult criteria were applied."
-    INTERVAL = "INTERVAL", "The score's interval crosses the threshold of the flag."
+    INTERVAL = "INTERVAL", "The true score may well lie beyond the threshold of the flag."
     SCORER_CRASHED = "SCORER_CRASHED", "The scoring process ended unexpectedly each time."
     SCORER_TIMEOUT = "SCORER_TIMEOUT", "Scoring ran past its time limit each time."
     SCORER_ERROR = "SCORER_ERROR", "Scoring met an error of the node each time."

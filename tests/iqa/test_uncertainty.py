@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfkt_node.iqa.uncertainty import SOFT_END, Calibration, score, squash
+from tfkt_node.iqa.uncertainty import SOFT_END, Calibration, score, squash, unsquash
 
 PLAIN = Calibration(slope=1.0, shift=0.0, below=0.6, above=0.4, coverage=0.9)
 QUALITY = st.floats(-20, 20)
@@ -50,6 +50,18 @@ def test_squash_leaves_the_middle_as_it_is(u, expected):
     assert squash(u) == pytest.approx(expected, abs=1e-4)
 
 
+@given(st.floats(0, 4))
+def test_unsquash_turns_a_score_back(value):
+    """What a reader scored is put on the open scale, and comes back as the same score."""
+    assert squash(unsquash(value)) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, -4), (2, 2), (3.9108, 4), (4, 8), (9, 8)])
+def test_unsquash_is_the_inverse_of_squash(value, expected):
+    """The middle stays as it is, the ends of the scale are those of u."""
+    assert unsquash(value) == pytest.approx(expected, abs=1e-4)
+
+
 @given(QUALITY, st.floats(0, 4), st.floats(0, 4))
 def test_interval_holds_the_score(u, below, above):
     """low <= score <= high, all in 0..4, with 4 decimals: audit, JSON and report agree exactly."""
@@ -75,10 +87,24 @@ def test_no_score_is_invented(u):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"slope": 0.0}, {"slope": np.nan}, {"below": -0.1}, {"above": np.nan}, {"coverage": 1.0}],
+    [
+        {"slope": 0.0},
+        {"slope": np.nan},
+        {"below": -0.1},
+        {"above": np.nan},
+        {"coverage": 1.0},
+        {"errors": (0.1,)},
+        {"errors": (0.2, 0.1)},
+        {"errors": (0.1, np.nan)},
+    ],
 )
 def test_calibration_refuses_what_would_turn_scores_round(wrong):
-    """A slope of 0 or below, or a negative width, is an error of the card."""
+    """A slope of 0 or below, a negative width or falling quantiles are an error of the card."""
     values = {"slope": 1.0, "shift": 0.0, "below": 0.5, "above": 0.5, "coverage": 0.9}
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Calibration(**{**values, **wrong})
+
+
+def test_without_errors_of_a_series_the_interval_stands_for_them():
+    """A card that was written before it had them still says how sure a verdict is."""
+    assert PLAIN.errors == (-0.6, 0.4)

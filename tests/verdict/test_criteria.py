@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,17 +10,19 @@ from hypothesis import strategies as st
 from tests.verdict.stacks import summary
 from tfkt_node.records import Confidence, CriteriaInForce, Population, Reason, Verdict
 from tfkt_node.settings import Criteria, CriteriaByPopulation
-from tfkt_node.verdict.criteria import Decision, decide, in_force, verdict_of
+from tfkt_node.verdict.criteria import Decision, chance_beyond, decide, in_force, verdict_of
 
 SETTINGS = CriteriaByPopulation()
 ADULT = in_force(SETTINGS, Population.ADULT)
+
+ERRORS = tuple(np.linspace(-0.6, 0.6, 13))
 
 scores = st.floats(0, 4).map(lambda score: round(score, 4))
 stacks = st.lists(st.lists(scores | st.none(), min_size=1, max_size=9), min_size=1, max_size=4)
 
 
 def decided(*stacks: list[float | None], criteria: CriteriaInForce = ADULT) -> Decision:
-    decision = decide([summary(one) for one in stacks], criteria, age_known=True)
+    decision = decide([summary(one) for one in stacks], criteria, age_known=True, errors=ERRORS)
     assert decision is not None
     return decision
 
@@ -54,7 +57,7 @@ def test_better_score_never_gives_a_worse_verdict(one: float, other: float) -> N
 def test_worst_populated_stack_decides(values: list[list[float | None]]) -> None:
     """No stack with enough slices scores under the deciding one; without such, the fullest does."""
     summaries = [summary(one) for one in values]
-    decision = decide(summaries, ADULT, age_known=True)
+    decision = decide(summaries, ADULT, age_known=True, errors=ERRORS)
 
     scored = [one for one in summaries if one.score is not None]
     populated = [one for one in scored if one.in_scope >= ADULT.min_slices]
@@ -77,7 +80,7 @@ def test_low_confidence_has_a_reason_and_sure_verdicts_have_none(
     values: list[list[float | None]],
 ) -> None:
     """CONFIDENT and a reason exclude each other."""
-    decision = decide([summary(one) for one in values], ADULT, age_known=True)
+    decision = decide([summary(one) for one in values], ADULT, age_known=True, errors=ERRORS)
 
     if decision is not None:
         is_sure = decision.confidence is Confidence.CONFIDENT
@@ -102,8 +105,8 @@ def test_too_few_slices_decide_without_confidence() -> None:
 
 def test_nothing_in_scope_is_no_verdict() -> None:
     """A score is never invented (P6)."""
-    assert decide([summary([None, None])], ADULT, age_known=True) is None
-    assert decide([], ADULT, age_known=True) is None
+    assert decide([summary([None, None])], ADULT, age_known=True, errors=ERRORS) is None
+    assert decide([], ADULT, age_known=True, errors=ERRORS) is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
     worse = summary([3.8] * 9)
 
     def reasons(*summaries: object, age_known: bool = True) -> tuple[Reason, ...]:
-        decision = decide(summaries, ADULT, age_known=age_known)  # type: ignore[arg-type]
+        decision = decide(summaries, ADULT, age_known=age_known, errors=ERRORS)  # type: ignore[arg-type]
         assert decision is not None
         return decision.confidence_reasons
 
@@ -139,11 +142,27 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
 
 
 @pytest.mark.parametrize(
-    ("score", "is_unsure"), [(1.9, False), (2.1, True), (2.5, True), (2.9, True), (3.1, False)]
+    ("score", "is_unsure"), [(2.1, False), (2.3, True), (2.5, True), (2.7, True), (2.9, False)]
 )
 def test_interval_counts_only_near_the_threshold_of_the_flag(score: float, is_unsure: bool) -> None:
-    """A half-width of 0.6 does not make every LIMITED unsure; a coin's toss at 2.5 is."""
+    """Errors of up to 0.6 do not make every LIMITED unsure; a coin's toss at 2.5 is."""
     assert is_unsure == (Reason.INTERVAL in decided([score] * 5).confidence_reasons)
+
+
+@pytest.mark.parametrize(
+    ("score", "chance"), [(3.2, 0), (2.8, 0.25), (2.5, 0.5), (2.4999, 0.5), (2.2, 0.25), (1.8, 0)]
+)
+def test_chance_is_the_share_of_errors_that_reach_beyond(score: float, chance: float) -> None:
+    """Errors spread evenly over -0.6 to 0.6: a quarter of them is beyond 0.3."""
+    assert chance_beyond(2.5, score, ERRORS) == pytest.approx(chance, abs=1e-3)
+
+
+def test_chance_knows_that_a_model_says_too_much() -> None:
+    """Where the true score is mostly lower, a score just over the threshold is mostly wrong."""
+    too_high = (-1.0, -0.5, 0.0)
+
+    assert chance_beyond(2.5, 2.6, too_high) == pytest.approx(0.9)
+    assert chance_beyond(2.5, 2.4, too_high) == 0
 
 
 def test_each_population_has_its_own_criteria_and_their_digest() -> None:

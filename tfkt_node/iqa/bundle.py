@@ -68,7 +68,8 @@ def load(folder_or_name: str | Path) -> Bundle:
         if name != CARD:
             _compare(folder / name, hashlib.sha256(_read(folder / name)).hexdigest(), expected)
     try:
-        calibration = Calibration(**card["calibration"])
+        table = card["calibration"]
+        calibration = Calibration(**{**table, "errors": tuple(table.get("errors", ()))})
         name, version = str(card["name"]), str(card["version"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(folder, f"{CARD} is not as this version expects: {error}") from error

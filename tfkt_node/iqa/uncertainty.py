@@ -26,8 +26,10 @@ Float64Array = npt.NDArray[np.float64]
 class Calibration:
     """Constants between u and the score.
 
-    below, above: how far the interval reaches under and over the score, in points of the score;
-    quantiles of the errors on calibration patients (split conformal). coverage: their level.
+    below, above: how far the interval of a slice reaches under and over its score, in points;
+    quantiles of the errors on held-out patients (conformal). coverage: their level. errors: of a
+    series, true less given score: quantiles at even steps from 0 to 100 %, rising; the interval's
+    ends where a card has none.
     """
 
     slope: float
@@ -35,13 +37,17 @@ class Calibration:
     below: float
     above: float
     coverage: float
+    errors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.errors:
+            object.__setattr__(self, "errors", (-self.below, self.above))
         for name, good in (
             ("slope", self.slope > 0),
             ("below", self.below >= 0),
             ("above", self.above >= 0),
             ("coverage", 0 < self.coverage < 1),
+            ("errors", len(self.errors) > 1 and bool(np.all(np.diff(self.errors) >= 0))),
         ):
             if not good:
                 raise ValueError(f"calibration {name} is out of range: got {getattr(self, name)}")
@@ -62,6 +68,19 @@ def squash(value: npt.ArrayLike) -> Float64Array:
     middle = np.maximum(v, LOWEST + SOFT_END)
     bent = np.where(v > HIGHEST - SOFT_END, above, middle)
     return np.where(v < LOWEST + SOFT_END, below, bent)
+
+
+def unsquash(score: npt.ArrayLike) -> Float64Array:
+    """Return the open-scale value that `squash` bends into a score; any shape, same shape back.
+
+    score: 0..4, clipped to that; the ends come back as U_ENDS.
+    """
+    s = np.clip(np.asarray(score, dtype=np.float64), LOWEST, HIGHEST)
+    room = SOFT_END + HIGHEST
+    end = np.minimum(s - LOWEST, HIGHEST - s)
+    reach = room * (end / SOFT_END) ** (SOFT_END / room)
+    bent = np.where(s > (LOWEST + HIGHEST) / 2, U_ENDS[1] - reach, U_ENDS[0] + reach)
+    return np.where(end < SOFT_END, bent, s)
 
 
 def score(calibration: Calibration, u: float) -> tuple[float, tuple[float, float]]:

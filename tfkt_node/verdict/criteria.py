@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tfkt_node.records import (
     Confidence,
@@ -16,13 +17,10 @@ from tfkt_node.records import (
 )
 from tfkt_node.settings import CriteriaByPopulation, digest
 
-UNSURE_CHANCE = 0.1
+UNSURE_CHANCE = 0.25
 """Chance that the true score lies on the other side of the flag's threshold, above which a verdict
 is LOW_CONFIDENCE(INTERVAL). Only that threshold counts: verdicts are one point wide, and intervals
 would cross one or the other for most series."""
-
-SIGMAS_OF_INTERVAL = 1.645
-"""A side of a 90 % interval, in standard deviations of a normal error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +56,21 @@ def verdict_of(score: float, criteria: CriteriaInForce) -> Verdict:
 
 
 def decide(
-    stacks: Sequence[StackSummary], criteria: CriteriaInForce, *, age_known: bool
+    stacks: Sequence[StackSummary],
+    criteria: CriteriaInForce,
+    *,
+    age_known: bool,
+    errors: Sequence[float],
 ) -> Decision | None:
     """Give a revision its verdict; None where no stack has a score.
+
+    errors: of a series, true less given score, as the bundle's card has them: quantiles at even
+    steps from 0 to 100 %.
 
     The worst stack with `min_slices` in-scope slices decides; where none has so many, the best
     populated one does and the verdict is LOW_CONFIDENCE(TOO_FEW_SLICES). Other reasons for low
     confidence: COVERAGE (slices missing or repeated in the deciding stack), AGE_UNKNOWN, INTERVAL
-    (the threshold of the flag is crossed with a chance over one in ten).
+    (the true score lies beyond the threshold of the flag with a chance over UNSURE_CHANCE).
     """
     scored = [(index, one.score, one) for index, one in enumerate(stacks) if one.score is not None]
     if not scored:
@@ -79,7 +84,8 @@ def decide(
         Reason.TOO_FEW_SLICES: not populated,
         Reason.COVERAGE: stack.gaps > 0 or stack.repeated > 0,
         Reason.AGE_UNKNOWN: not age_known,
-        Reason.INTERVAL: _may_cross(score, stack.interval, criteria.flag_below),
+        Reason.INTERVAL: criteria.flag_below is not None
+        and chance_beyond(criteria.flag_below, score, errors) > UNSURE_CHANCE,
     }
     reasons = tuple(reason for reason, holds in doubts.items() if holds)
     verdict = verdict_of(score, criteria)
@@ -92,12 +98,10 @@ def decide(
     )
 
 
-def _may_cross(score: float, interval: tuple[float, float] | None, threshold: float | None) -> bool:
-    """Judge each side of the interval as that of a normal error."""
-    if interval is None or threshold is None:
-        return False
-    width = score - interval[0] if score >= threshold else interval[1] - score
-    if width <= 0:
-        return False
-    deviations = SIGMAS_OF_INTERVAL * abs(score - threshold) / width
-    return 0.5 * math.erfc(deviations / math.sqrt(2)) > UNSURE_CHANCE
+def chance_beyond(threshold: float, score: float, errors: Sequence[float]) -> float:
+    """Return the chance that the true score lies on the other side of a threshold, 0..1.
+
+    errors: true less given score, quantiles at even steps from 0 to 100 %, rising.
+    """
+    below = float(np.interp(threshold - score, errors, np.linspace(0, 1, len(errors))))
+    return below if score >= threshold else 1 - below
