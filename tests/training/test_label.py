@@ -58,4 +58,15 @@ def test_coarse_grain_weighs_more_than_fine():
     even = np.zeros(white.shape, bool)
     even[40:160, 40:160] = True
 
-    assert band_sigma(coarse, even) > 1.3 * band_sigma(white, even)
+    assert band_sigma(coarse, even, 0) > 1.3 * band_sigma(white, even, 0)
+
+
+def test_streaks_in_one_corner_leave_the_rest_readable():
+    """Places count by their quality: the same power in one corner costs less than spread out."""
+    rng = np.random.default_rng(0)
+    spread = rng.standard_normal((200, 200)).astype(np.float32)
+    corner = np.zeros_like(spread)
+    corner[:100, :100] = 2 * spread[:100, :100]
+    even = np.ones(spread.shape, bool)
+
+    assert 0 < band_sigma(10 * corner, even, 5.0) < 0.8 * band_sigma(10 * spread, even, 5.0)

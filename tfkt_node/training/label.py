@@ -31,12 +31,15 @@ BAND_PX = (1.0, 2.0, 4.0)
 """Widths of the bands: differences of Gaussians with this sigma and half of it, each double the
 last."""
 
-BAND_SHARE = (0.5, 0.3, 0.2)
+BAND_SHARE = (0.6, 0.3, 0.1)
 """How much each band counts."""
 
 STANDARD_RESPONSE = (0.550, 0.284, 0.117)
 """SD in each band of noise from the standard kernel that `tissue.noise_hu` measures as 1: medians
 over 14 simulated slices."""
+
+PLACE_PX = 33
+"""Side of the square over which noise and streaks make up the quality of one place."""
 
 BLOB_HU = (60.0, 40.0, 25.0)
 """Height of the blobs that measure what smoothing takes away, per band."""
@@ -63,26 +66,30 @@ class Known:
     transfer: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
-def band_sigma(field: FloatArray, even: BoolArray) -> float:
+def band_sigma(field: FloatArray, even: BoolArray, beside: float, weight: float = 1.0) -> float:
     """Sum a noise or streak field up over the bands, inside even tissue.
 
-    field: (rows, columns), HU, without anatomy; `even` must hold some pixels. Returns the noise,
-    as `tissue.noise_hu` measures it, that the standard kernel would need to weigh as much: coarse
-    grain weighs more than its SD, fine grain less.
+    field: (rows, columns), HU, without anatomy; `even` must hold some pixels. beside: the noise
+    that is there as well. weight: how many times its SD the field counts. Returns the noise, as
+    `tissue.noise_hu` measures it, that the standard kernel would need to weigh as much: coarse
+    grain weighs more than its SD, fine grain less. Places count by their quality, not by their
+    power: bad streaks in one corner leave the rest readable.
     """
-    power = 0.0
     field, even = _box(field, even)
+    power = np.zeros(field.shape, np.float32)
     finer = ndi.gaussian_filter(field, BAND_PX[0] / 2)
     for width, share, response in zip(BAND_PX, BAND_SHARE, STANDARD_RESPONSE, strict=True):
         coarser = ndi.gaussian_filter(field, width)
-        power += share * float(np.var((finer - coarser)[even])) / response**2
+        power += np.float32(share / response**2) * (finer - coarser) ** 2
         finer = coarser
-    return math.sqrt(power)
+    here = ndi.uniform_filter(power, PLACE_PX)[even]
+    whole = math.exp(np.log(beside**2 + weight**2 * here + 1e-6).mean())
+    return math.sqrt(max(whole - beside**2, 0.0)) / weight
 
 
 def _box(field: FloatArray, even: BoolArray) -> tuple[FloatArray, BoolArray]:
     """Cut both down to the rectangle that even tissue needs; the bands reach no further."""
-    reach = round(4 * BAND_PX[-1])
+    reach = round(4 * BAND_PX[-1]) + PLACE_PX // 2
     window = []
     for axis in (1, 0):
         inside = np.flatnonzero(even.any(axis=axis))

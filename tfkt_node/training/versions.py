@@ -15,7 +15,14 @@ from tfkt_node.records import FloatArray
 from tfkt_node.training.artefacts import metal, motion, photon_starvation
 from tfkt_node.training.children import SCALES, child
 from tfkt_node.training.collection import CleanSlice, read_png
-from tfkt_node.training.label import BAND_PX, BLOB_HU, Known, band_sigma, quality
+from tfkt_node.training.label import (
+    BAND_PX,
+    BLOB_HU,
+    STREAK_WEIGHT,
+    Known,
+    band_sigma,
+    quality,
+)
 from tfkt_node.training.projector import Geometry
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.simulation import Kernel, LowDose
@@ -125,7 +132,7 @@ class _Slices:
         for dose in (1.0, *recipe.doses):
             fraction = dose if dose == 1 else dose * jitter
             noise = self.noise(base.inserted(fraction, self.rng))
-            known = Known(base.own_noise_hu, band_sigma(noise, base.even))
+            known = known_of(base, noise)
             noisy = base.hu + noise
             if dose < 1:
                 yield self.version(Kind.DOSE, fraction, known, noisy)
@@ -155,11 +162,7 @@ class _Slices:
             geometry = list(Geometry)[int(self.rng.integers(len(Geometry)))]
             thin = base.thinned(views, dose, self.rng, geometry)
             noise = self.noise(thin.noise)
-            known = Known(
-                base.own_noise_hu,
-                band_sigma(noise, base.even),
-                band_sigma(thin.streaks, base.even),
-            )
+            known = known_of(base, noise, thin.streaks)
             hu = base.hu + noise + thin.streaks
             kind = Kind.VIEWS if dose == 1 else Kind.BOTH
             yield self.version(kind, dose, known, hu, f"{views} views, {geometry}")
@@ -168,8 +171,7 @@ class _Slices:
         base = self.base
         for artefact in (motion, metal, photon_starvation):
             field = artefact(base, self.rng)
-            tissue = base.even & ~ndi.binary_dilation(base.hu + field > METAL_HU, iterations=8)
-            known = Known(base.own_noise_hu, streaks=band_sigma(field, tissue))
+            known = known_of(base, np.zeros_like(field), field)
             yield self.version(Kind.STREAKS, 1.0, known, base.hu + field, artefact.__name__)
 
     def noise(self, field: FloatArray) -> FloatArray:
@@ -180,6 +182,18 @@ class _Slices:
         white = here * self.rng.standard_normal(field.shape)
         mixed = math.sqrt(1 - ALIASED_SHARE) * field + math.sqrt(ALIASED_SHARE) * white
         return np.asarray(mixed, np.float32)
+
+
+def known_of(base: LowDose, noise: FloatArray, streaks: FloatArray | None = None) -> Known:
+    """Measure the fields that are added to a slice; metal itself is no noise."""
+    own = base.own_noise_hu
+    inserted = band_sigma(noise, base.even, own)
+    if streaks is None:
+        return Known(own, inserted)
+    metal_near = ndi.binary_dilation(base.hu + streaks > METAL_HU, iterations=8)
+    beside = math.hypot(own, inserted)
+    seen = band_sigma(np.where(metal_near, 0, streaks), base.even, beside, STREAK_WEIGHT)
+    return Known(own, inserted, seen)
 
 
 def _child(
@@ -205,7 +219,7 @@ def _child(
         wanted = adult.own_noise_hu / math.sqrt(dose)
         noise = base.noise_of(math.sqrt(max(wanted**2 - base.own_noise_hu**2, 1.0)), rng)
         noise = slices.noise(noise)
-        known = Known(base.own_noise_hu, band_sigma(noise, base.even))
+        known = known_of(base, noise)
         yield slices.version(Kind.CHILD, dose, known, base.hu + noise, f"scale {scale:.2f}")
 
 
