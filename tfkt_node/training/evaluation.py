@@ -1,210 +1,143 @@
-"""What a model is worth: held-out patients, images that readers scored, real pairs of doses.
+"""The figures of a card that `train` prints: what was said of patients that were never seen.
 
-Works on anything that maps slices to u, so that the same figures come from an engine and from a
-network still in training. The labels are simulated: nothing here says how readers would score a
-clinical series.
+The labels are computed: nothing here says how readers would score a clinical series.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from tfkt_node.iqa.uncertainty import Calibration, score
-from tfkt_node.records import FloatArray
-from tfkt_node.training import real_images
-from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
-from tfkt_node.training.baselines import noise_formula
-from tfkt_node.training.collection import CleanSlice, Part
-from tfkt_node.training.dataset import Row, row_of
-from tfkt_node.training.measures import (
-    Agreement,
-    Float64Array,
-    agreement,
-    falls_with_dose,
-    gains_by_smoothing,
-    order_of_halves,
-)
-from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.tissue import even_tissue, noise_hu
-from tfkt_node.training.track import Track
-from tfkt_node.training.versions import versions
+from tfkt_node.settings import CriteriaByPopulation
+from tfkt_node.training import behaviour, comparison, conformal
+from tfkt_node.training.conformal import scores
+from tfkt_node.training.dataset import Row
+from tfkt_node.training.measures import Float64Array, once, srocc
 
-Quality = Callable[[FloatArray], Float64Array]
-"""(n, 512, 512) float32 HU to u, (n,)."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Rows of held-out patients with the model's u and its reported score, (n,) each.
-
-    formula_u: what the noise formula makes of the noise measured on each version.
-    """
-
-    rows: list[Row]
-    formula_u: Float64Array
-    u: Float64Array
-    scores: Float64Array
+TRAIN = "tfkt-node train --recipe RECIPE --data DATA --work WORK --out OUT"
+"""Prints the figures of `cross_validated_figures`."""
+Named = Iterator[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of the card."""
+    """One figure of the card, and the command that prints it."""
 
     name: str
     value: float
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
-class RealImages:
-    """What was said of real images.
+class CrossValidated:
+    """What was said of patients that whoever said it never saw.
 
-    anchors: (name, readers' score, score, score of the noise formula). labels: what the label
-    makes of the anchors. pairs: (name, score at full dose, score at a quarter).
+    u: (seeds, n). rivals: name -> u, (n,). without_splines: u of the same networks with all KAN
+    coefficients at zero; None where there are none.
     """
 
-    anchors: list[tuple[str, float, float, float]]
-    labels: list[AnchorLabel]
-    pairs: list[tuple[str, float, float]]
+    rows: Sequence[Row]
+    u: Float64Array
+    rivals: Mapping[str, Float64Array]
+    without_splines: Float64Array | None = None
 
 
-def held_out(
-    slices: Sequence[CleanSlice],
-    recipe: DataRecipe,
-    quality: Quality,
-    calibration: Calibration,
-    track: Track,
-) -> HeldOut:
-    """Simulate every version of the slices anew and put them to the model."""
-    rows: list[Row] = []
-    u: list[float] = []
-    noise: list[float] = []
-    for clean in track(slices, len(slices), "Evaluating"):
-        made = list(versions(clean, Part.TEST, recipe))
-        rows += [row_of(clean, Part.TEST, version) for version in made]
-        noise += [noise_hu(version.hu, even_tissue(version.hu)) for version in made]
-        u += quality(np.stack([version.hu for version in made])).tolist()
-    formula = noise_formula(np.array(noise))
-    return HeldOut(rows, formula, np.array(u), reported(u, calibration))
-
-
-def reported(u: Iterable[float], calibration: Calibration) -> Float64Array:
-    """Return the scores that a series report would show for u."""
-    return np.array([score(calibration, float(value))[0] for value in u])
-
-
-def real(data: Path, quality: Quality, calibration: Calibration) -> RealImages:
-    """Score the anchors and the pairs. Raises Misconfigured when they are not in `data`."""
-
-    def scores(slices: list[FloatArray]) -> list[float]:
-        return [float(s) for s in reported(quality(np.stack(slices)), calibration)]
-
-    anchors = real_images.anchors(data)
-    said = scores([anchor.hu for anchor in anchors])
-    noise = np.array([noise_hu(anchor.hu, even_tissue(anchor.hu)) for anchor in anchors])
-    formula = np.clip(noise_formula(noise), 0, 4).tolist()
-    pairs = real_images.dose_pairs(data)
-    full = scores([pair.full for pair in pairs])
-    quarter = scores([pair.quarter for pair in pairs])
-    return RealImages(
-        [(a.name, a.readers, s, f) for a, s, f in zip(anchors, said, formula, strict=True)],
-        anchor_labels(anchors),
-        [(p.name, f, q) for p, f, q in zip(pairs, full, quarter, strict=True)],
+def cross_validated_figures(found: CrossValidated, coverage: float, seed: int) -> list[Figure]:
+    """Return the figures that `train` prints; the same for the same seed."""
+    return named_figures(
+        TRAIN,
+        (
+            *_agreement(found),
+            *_gains(found, seed),
+            *behaviour_figures(found.rows, found.u),
+            *_splines(found),
+            *_uncertainty(found, coverage, seed),
+        ),
     )
 
 
-def by_kind(found: HeldOut) -> dict[str, tuple[Agreement, Agreement]]:
-    """Compare u with its label for each kind of version and for all.
+def named_figures(command: str, named: Iterable[tuple[str, float]]) -> list[Figure]:
+    """Return figures with 4 decimals; those that do not exist (NaN) are left out."""
+    return [
+        Figure(name, round(float(value), 4), command)
+        for name, value in named
+        if math.isfinite(value)
+    ]
 
-    Returns kind -> (model, noise formula).
-    """
+
+def _agreement(found: CrossValidated) -> Named:
+    for one in comparison.agreement(found.rows, found.u):
+        yield f"{one.subset}: patients", one.patients
+        yield f"{one.subset}: versions", one.versions
+        yield f"{one.subset}: SROCC", one.srocc
+        yield f"{one.subset}: PLCC", one.plcc
+        yield f"{one.subset}: MAE of u", one.mae_u
+        yield f"{one.subset}: MAE of score", one.mae_score
+
+
+def _gains(found: CrossValidated, seed: int) -> Named:
+    for one in comparison.gains(found.rows, found.u, found.rivals, seed):
+        yield f"{one.subset}: SROCC of {one.rival}", one.rival_srocc
+        yield f"{one.subset}: SROCC over {one.rival}", one.gain
+        yield f"{one.subset}: SROCC over {one.rival}, 95 % low", one.low
+        yield f"{one.subset}: SROCC over {one.rival}, 95 % high", one.high
+
+
+def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
+    """Yield what must hold whatever the label; u: (seeds, n)."""
+    order = behaviour.order_of_dose(rows, u)
+    if order.size:
+        yield "doses a factor 2 or more apart: share in order", float(order.mean())
+        yield "doses a factor 2 or more apart: pairs", order.shape[1]
+    for name, tested_only in (("smoothed", False), ("smoothed by a filter never fitted to", True)):
+        smoothing = behaviour.smoothing(rows, scores(u), tested_only=tested_only)
+        yield f"{name}: mean change of score", smoothing.mean
+        yield f"{name}: share over 0.1 above its source", smoothing.gained
+    apart = behaviour.child_differences(rows, scores(u), scores([row.u for row in rows]))
+    if apart.size:
+        yield "child against adult at equal noise: pairs", apart.shape[1]
+        yield "child against adult at equal noise: mean difference of score", float(apart.mean())
+        yield "child against adult at equal noise: MAE of score", float(np.abs(apart).mean())
+        yield (
+            "child against adult at equal noise: share within 0.3",
+            float((abs(apart) <= 0.3).mean()),
+        )
+
+
+def _splines(found: CrossValidated) -> Named:
+    if found.without_splines is None:
+        return
+    change = np.abs(scores(found.without_splines) - scores(found.u))
+    everything = once(len(found.rows))
+    kept = [srocc(a, b, everything) for a, b in zip(found.u, found.without_splines, strict=True)]
     truth = np.array([row.u for row in found.rows])
-    formula = found.formula_u
-    kinds = np.array([row.kind for row in found.rows])
-    table = {}
-    for kind in ("all", *dict.fromkeys(kinds.tolist())):
-        at = np.ones(len(kinds), bool) if kind == "all" else kinds == kind
-        table[kind] = (agreement(truth[at], found.u[at]), agreement(truth[at], formula[at]))
-    return table
+    yield "splines at zero: mean change of score, absolute", float(change.mean())
+    yield "splines at zero: largest change of score", float(change.max())
+    yield "splines at zero: SROCC with what was said before", float(np.mean(kept))
+    yield (
+        "splines at zero: SROCC",
+        float(np.mean([srocc(truth, one, everything) for one in found.without_splines])),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """All that was found out about a model."""
-
-    held_out: HeldOut
-    real: RealImages
-    calibration: Calibration
-
-    def figures(self) -> list[Figure]:
-        """Return the figures of the card, in the order it shows them; only those that exist."""
-        named = [
-            *_per_kind(self.held_out),
-            *_on_held_out(self.held_out, self.calibration),
-            *_on_real(self.real),
-        ]
-        return [Figure(name, round(value, 4)) for name, value in named if math.isfinite(value)]
-
-
-def _per_kind(found: HeldOut) -> list[tuple[str, float]]:
-    named = []
-    for kind, (model, formula) in by_kind(found).items():
-        named += [
-            (f"{kind}: SROCC of u", model.srocc),
-            (f"{kind}: PLCC of u", model.plcc),
-            (f"{kind}: MAE of u, points", model.mae),
-            (f"{kind}: SROCC of the noise formula", formula.srocc),
-            (f"{kind}: MAE of the noise formula, points", formula.mae),
-        ]
-    return named
-
-
-def _on_held_out(found: HeldOut, calibration: Calibration) -> list[tuple[str, float]]:
-    truth = reported((row.u for row in found.rows), calibration)
-    error = np.abs(truth - found.scores)
-    above, change = gains_by_smoothing(found.rows, found.u)
-    return [
-        ("score: MAE, points", float(error.mean())),
-        (
-            "score: share of versions inside the interval",
-            float(np.mean(error <= calibration.below)),
-        ),
-        ("dose halved: share in the right order", order_of_halves(found.rows, found.u)),
-        (
-            "full, half, quarter, tenth dose: share of slices with strictly falling score",
-            falls_with_dose(found.rows, found.scores),
-        ),
-        ("smoothed put above unsmoothed: share", above),
-        ("smoothed against unsmoothed: mean change of u, points", change),
-    ]
-
-
-def _mean_error(said: Sequence[float], real: RealImages) -> float:
-    readers = [label.readers for label in real.labels]
-    return float(np.mean(np.abs(np.subtract(said, readers))))
-
-
-def _on_real(real: RealImages) -> list[tuple[str, float]]:
-    return [
-        (
-            "anchors: MAE of the score, points",
-            _mean_error([said for _, _, said, _ in real.anchors], real),
-        ),
-        (
-            "anchors: MAE of the noise formula, points",
-            _mean_error([said for _, _, _, said in real.anchors], real),
-        ),
-        ("anchors: MAE of the label, points", _mean_error([a.label for a in real.labels], real)),
-        (
-            "anchors: MAE of the label with constants set on the other five, points",
-            _mean_error([a.left_out for a in real.labels], real),
-        ),
-        (
-            "real pairs: share with full dose above quarter dose",
-            float(np.mean([full > quarter for _, full, quarter in real.pairs])),
-        ),
-    ]
+def _uncertainty(found: CrossValidated, coverage: float, seed: int) -> Named:
+    level = f"{coverage:.0%} interval"
+    for what, errors in (
+        ("slice", conformal.slice_errors(found.rows, found.u)),
+        ("series by proxy", conformal.series_errors(found.rows, found.u)),
+    ):
+        below, above = conformal.interval(errors, coverage, seed)
+        yield f"{level} of a {what}: below the score", below
+        yield f"{level} of a {what}: above the score", above
+        for name, covered in conformal.coverage_of(errors, coverage, seed).items():
+            yield f"{level} of a {what}, {name}: share inside", covered.share
+            yield f"{level} of a {what}, {name}: share inside, 95 % low", covered.low
+            yield f"{level} of a {what}, {name}: share inside, 95 % high", covered.high
+    threshold = CriteriaByPopulation().adult.diagnostic_from
+    flags = conformal.flags(conformal.series_errors(found.rows, found.u), threshold, seed)
+    yield "flag of a series by proxy: share unsure", flags.unsure
+    yield "flag of a series by proxy: share right where sure", flags.right_where_sure
+    yield "flag of a series by proxy: share right where unsure", flags.right_where_unsure

@@ -1,117 +1,50 @@
-"""Measures of agreement between labels and what a model says, for rows of the data set."""
+"""Agreement between what is meant and what is said, for many bootstrap draws at once.
+
+A draw is a row of weights: an image of weight 2 counts exactly as if it were there twice. A
+thousand draws of thousands of images are then one matrix.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tfkt_node.training.dataset import Row
-
 Float64Array = npt.NDArray[np.float64]
 
-FALLING_DOSES = (1.0, 1 / 2, 1 / 4, 1 / 10)
-"""Doses at which the score of one slice must fall strictly."""
 
+def ranks(values: Float64Array, weights: Float64Array) -> Float64Array:
+    """Return the rank of each image in each draw, ties sharing their mean: (k, n), from 1.
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How well n predictions agree with their labels; MAE in points of what was compared.
-
-    srocc, plcc: rank and linear correlation, NaN for fewer than three versions.
+    values: (n,). weights: (k, n), whole numbers. An image of weight 0 gets some rank.
     """
-
-    n: int
-    srocc: float
-    plcc: float
-    mae: float
-
-
-def agreement(truth: Float64Array, said: Float64Array) -> Agreement:
-    """Compare labels with predictions, (n,) each."""
-    from scipy.stats import pearsonr, spearmanr
-
-    mae = float(np.abs(truth - said).mean()) if len(truth) else float("nan")
-    if len(truth) < 3:
-        return Agreement(len(truth), float("nan"), float("nan"), mae)
-    return Agreement(
-        len(truth),
-        float(spearmanr(truth, said).statistic),
-        float(pearsonr(truth, said).statistic),
-        mae,
-    )
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    count = np.add.reduceat(weights[:, order], starts, axis=1)
+    rank: Float64Array = (np.cumsum(count, axis=1) - (count - 1) / 2)[:, group]
+    return rank
 
 
-def order_of_halves(rows: Sequence[Row], u: Float64Array) -> float:
-    """Return the share of dose steps of a factor 2 that are put in the right order, 0..1."""
-    right = []
-    for doses in _by_dose(rows, u):
-        for dose, value in doses.items():
-            if dose / 2 in doses:
-                right.append(value > doses[dose / 2])
-    return float(np.mean(right))
+def correlation(a: Float64Array, b: Float64Array, weights: Float64Array) -> Float64Array:
+    """Return Pearson's correlation in each draw, (k,); NaN where one of them does not vary.
 
-
-def falls_with_dose(rows: Sequence[Row], score: Float64Array) -> float:
-    """Return the share of slices whose score falls strictly over FALLING_DOSES, 0..1.
-
-    score: as reported. Each noise realisation of a slice counts as one.
+    a, b: (n,), or (k, n) where they differ from draw to draw. weights: (k, n).
     """
-    right = [
-        bool(np.all(np.diff([doses[dose] for dose in FALLING_DOSES]) < 0))
-        for doses in _by_dose(rows, score)
-    ]
-    return float(np.mean(right))
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = a - (weights * a).sum(axis=1, keepdims=True) / total
+        b = b - (weights * b).sum(axis=1, keepdims=True) / total
+        both = (weights * a * b).sum(axis=1)
+        own = (weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1)
+        found: Float64Array = both / np.sqrt(own)
+    return found
 
 
-def gains_by_smoothing(rows: Sequence[Row], u: Float64Array) -> tuple[float, float]:
-    """Compare smoothed versions with unsmoothed ones of the same slice, kernel and dose.
-
-    Returns the share that is put above, and the mean change of u in points; the labels of all
-    are below.
-    """
-    unsmoothed = {
-        (row.file, row.draw if row.dose < 1 else 0, row.dose): value
-        for row, value in zip(rows, u, strict=True)
-        if row.kind in ("dose", "clean")
-    }
-    change = [
-        value - unsmoothed[row.file, row.draw if row.dose < 1 else 0, row.dose]
-        for row, value in zip(rows, u, strict=True)
-        if row.kind == "smoothed"
-    ]
-    return float(np.mean(np.array(change) > 0)), float(np.mean(change))
+def srocc(truth: Float64Array, said: Float64Array, weights: Float64Array) -> Float64Array:
+    """Return Spearman's correlation in each draw, (k,); truth, said: (n,), weights: (k, n)."""
+    return correlation(ranks(truth, weights), ranks(said, weights), weights)
 
 
-def half_width(
-    rows: Sequence[Row], error: Float64Array, coverage: float, seed: int, rounds: int = 1000
-) -> float:
-    """Return the half-width of a split conformal interval, exchangeable by patient.
-
-    error: |true - said|, (n,), of calibration patients. Each round draws one version of each
-    patient and takes the ceil((n + 1) coverage)-th smallest error; the median over the rounds is
-    returned. Infinity for too few patients.
-    Source: Vovk et al., Algorithmic Learning in a Random World (2005), split by patient.
-    """
-    patients = sorted({row.patient for row in rows})
-    rank = int(np.ceil((len(patients) + 1) * coverage))
-    if rank > len(patients):
-        return float("inf")
-    names = np.array([row.patient for row in rows])
-    own = [error[names == patient] for patient in patients]
-    rng = np.random.default_rng(seed)
-    widths = [sorted(rng.choice(e) for e in own)[rank - 1] for _ in range(rounds)]
-    return float(np.median(widths))
-
-
-def _by_dose(rows: Sequence[Row], values: Float64Array) -> list[dict[float, float]]:
-    """Give each slice and realisation its value at each dose, the slice itself at dose 1."""
-    clean = {r.file: v for r, v in zip(rows, values, strict=True) if r.kind == "clean"}
-    series: dict[tuple[str, int], dict[float, float]] = {}
-    for row, value in zip(rows, values, strict=True):
-        if row.kind == "dose":
-            doses = series.setdefault((row.file, row.draw), {1.0: float(clean[row.file])})
-            doses[row.dose] = float(value)
-    return list(series.values())
+def once(count: int) -> Float64Array:
+    """Return the one draw that holds every image once, (1, count)."""
+    return np.ones((1, count))
