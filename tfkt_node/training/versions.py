@@ -14,7 +14,7 @@ import scipy.ndimage as ndi
 from tfkt_node.records import FloatArray
 from tfkt_node.training.artefacts import metal, motion, photon_starvation
 from tfkt_node.training.children import SCALES, child
-from tfkt_node.training.collection import CleanSlice, read_png
+from tfkt_node.training.collection import CleanSlice
 from tfkt_node.training.label import (
     BAND_PX,
     BLOB_HU,
@@ -26,6 +26,7 @@ from tfkt_node.training.label import (
 from tfkt_node.training.projector import Geometry
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.simulation import Kernel, LowDose
+from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.smoothing import SMOOTHERS, transfer
 from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, local_sd, noise_hu
 
@@ -76,7 +77,7 @@ def versions(clean: CleanSlice, recipe: DataRecipe) -> Iterator[Version]:
     rng = np.random.default_rng([recipe.seed, zlib.crc32(clean.path.name.encode())])
     kernel = list(Kernel)[int(rng.integers(len(Kernel)))]
     show = _Scanner.drawn(rng)
-    base = LowDose(read_png(clean.path), pixel_mm=clean.pixel_mm, kernel=kernel)
+    base = LowDose(read_slice(clean.path), pixel_mm=clean.pixel_mm, kernel=kernel)
     slices = _Slices(base, show, rng, recipe)
     yield slices.version(Kind.CLEAN, 1.0, Known(base.own_noise_hu), base.hu)
     yield from slices.lower_doses_and_smoothed()
