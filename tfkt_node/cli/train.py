@@ -14,6 +14,7 @@ from tfkt_node.records import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tfkt_node.training.course import Run
     from tfkt_node.training.evaluation import Figure
 
 Item = TypeVar("Item")
@@ -30,6 +31,7 @@ DataFolder = Annotated[
 
 
 def train(
+    *,
     data: DataFolder,
     out: Annotated[
         Path,
@@ -40,7 +42,7 @@ def train(
         typer.Option(
             metavar="DIR",
             file_okay=False,
-            help="Folder for feature maps (1.3 GB), used again by the next run.",
+            help="Folder for versions, maps and fits (4 GB). A run that was stopped goes on here.",
         ),
     ] = Path("work-training"),
     recipe: Annotated[
@@ -49,26 +51,49 @@ def train(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="recipe.toml of a bundle to repeat or vary. Without it: the shipped bundle's.",
+            help="recipe.toml of a bundle to repeat or vary. Without it: the defaults.",
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that simulate, one core each.")
-    ] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at once, one core each.")] = 2,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablation", help="Then change one choice at a time and print what it does."),
+    ] = False,
 ) -> None:
-    """Simulate lower dose, fit the network, test it on held-out patients, write the bundle.
+    """Simulate lower dose, cross-validate by patient, fit the network, write the bundle.
 
-    Takes about an hour on two cores. Needs the extra `train`.
+    Takes about two hours on two cores, and with --ablation another two. Needs the extra `train`.
     """
     need_training()
     from tfkt_node.training import course
     from tfkt_node.training.recipe import Recipe, read
 
     constants = Recipe() if recipe is None else read(recipe)
-    folders = course.Folders(data=data, work=work, out=out)
-    trained = course.train(folders, constants, workers, track)
+    run = course.Run(course.Folders(data, work, out), constants, workers, track)
+    trained = course.train(run)
     print_figures(trained.figures)
     typer.echo(f"Bundle {trained.bundle.name} {trained.bundle.version} written to {out}")
+    if ablation:
+        _print_ablation(run)
+
+
+def _print_ablation(run: Run) -> None:
+    from tfkt_node.training.ablation import ablate
+
+    rows = [
+        (
+            line.name,
+            f"{line.srocc:.4f}",
+            f"{line.difference:+.4f}",
+            f"{line.low:+.4f} to {line.high:+.4f}",
+            f"{line.mae:.3f}",
+            f"{line.order:.4f}",
+            f"{line.smoothed_gain:+.3f}",
+        )
+        for line in ablate(run)
+    ]
+    columns = ("network", ">SROCC", ">change", ">95 %", ">MAE of u", ">order", ">smoothed")
+    print_table("", columns, rows)
 
 
 def need_training() -> None:

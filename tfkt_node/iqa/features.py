@@ -46,12 +46,12 @@ class EfficientNetLite0(nn.Module):
         self.bn1 = whole.bn1
         self.blocks = whole.blocks[:LAST_BLOCK_GROUP]
         self.inputs = inputs
-        bands = len(BAND_PX) if inputs == "bands" else 0
+        bands = BAND_MAPS if inputs == "bands" else 0
         self.channels = 24 + 40 + 112 + bands
         """Of all maps together."""
 
     def forward(self, hu: Tensor) -> tuple[Tensor, ...]:
-        """Map (n, 512, 512) float32, HU, to the maps at strides 4, 8 and 16, and the noise bands."""
+        """Map (n, 512, 512) float32, HU, to maps at strides 4, 8 and 16, and the noise bands."""
         stride_4, stride_8 = self.early(hu)
         maps = (stride_4, stride_8, self.late(stride_8))
         return (*maps, noise_bands(hu)) if self.inputs == "bands" else maps
@@ -82,25 +82,35 @@ class EfficientNetLite0(nn.Module):
 BAND_PX = (1, 2, 4)
 """Noise bands, by the finer size of what is compared: pixels, blocks of 2 x 2, of 4 x 4."""
 
+BAND_MAPS = 3 * len(BAND_PX)
+
+_CELL = 16
 _BLOCK = 8
-_LEAST_POWER = 1.0  # HU^2: under 1 HU is no noise of a scanner
+_LEAST_HU = 1.0
+"""Less is no noise of a scanner."""
 
 
 def noise_bands(hu: Tensor) -> Tensor:
-    """Measure noise by size: (n, rows, columns), HU, to (n, 3, rows / 16, columns / 16).
+    """Measure noise by size: (n, rows, columns), HU, to (n, 9, rows / 16, columns / 16).
 
-    Each value is ln(SD) - 2.5 of one band (Haar: a block against the mean of the four it belongs
-    to) in the evenest 8 x 8 pixels of a cell of 16 x 16: edges only ever add. Cut to the
-    soft-tissue window, since bone is no noise.
+    A band (Haar) is what blocks of one size show against the mean of the four they belong to. Of
+    each band, in cells of 16 x 16 pixels: the SD of the evenest quarter, which edges hardly touch;
+    the SD of the whole; and the mean size, which filters that spare edges lower more than the SD.
+    All as ln(HU) - 2.5. Cut to the soft-tissue window, since bone is no noise.
     """
     finer = hu[:, None].clamp(*SOFT_HU)
-    powers = []
+    maps = []
     for size in BAND_PX:
         coarser = functional.avg_pool2d(finer, 2)
-        power = functional.avg_pool2d((finer - _enlarge(coarser, 2)) ** 2, _BLOCK // size)
-        powers.append(-functional.max_pool2d(-power, 2))
+        band = finer - _enlarge(coarser, 2)
+        blocks = functional.avg_pool2d(band**2, _BLOCK // size)
+        maps += [
+            0.5 * (-functional.max_pool2d(-blocks, 2) + _LEAST_HU).log(),
+            0.5 * (functional.avg_pool2d(blocks, 2) + _LEAST_HU).log(),
+            (functional.avg_pool2d(band.abs(), _CELL // size) + _LEAST_HU).log(),
+        ]
         finer = coarser
-    return 0.5 * (torch.cat(powers, dim=1) + _LEAST_POWER).log() - 2.5
+    return torch.cat(maps, dim=1) - 2.5
 
 
 def _window(hu: Tensor, window: tuple[float, float]) -> Tensor:

@@ -62,7 +62,8 @@ class _Fit:
             for part in (self.network.bridge, self.network.swin, self.network.head)
             for parameter in part.parameters()
         ]
-        self.u = torch.tensor([row.u for row in rows], dtype=torch.float32)
+        u = torch.tensor([row.u for row in rows], dtype=torch.float32)
+        self.u = u.clamp(*job.fit.u_range)
         self.scores = torch.from_numpy(squash(self.u.numpy())).float()
         self.batches = Batches([rows[place].file for place in job.places], job.places, job.fit)
         recipe = job.fit

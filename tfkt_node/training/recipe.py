@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tfkt_node.records import Misconfigured
+from tfkt_node.training.natural import NaturalRecipe
 
 Features = Literal["imagenet", "opinion"]
 """What the features were trained on: ImageNet, or ImageNet and then opinion scores (phase 1)."""
@@ -21,8 +22,9 @@ class DataRecipe:
     left_out_prefix: patients that are not used (their terms forbid it). doses: fractions of the
     dose a slice was taken with; each slice varies them all by one factor of up to dose_jitter.
     views: range of the views of a thinned scan; thinned: the dose of each thinned version.
-    smoothed: doses that are smoothed, each with another filter. tested_smoother: the filter that
-    is never fitted to; it smooths the doses of tested_smoothed. child_doses: doses of a child-size
+    smoothed: doses that are smoothed, each time with another filter. tested_smoothed: filters that
+    are never fitted to, with doses: the median stands for filters unknown; a Gaussian is a softer
+    kernel, and kernels are varied beside. child_doses: doses of a child-size
     body. folds: parts of the patients, each tested on a network that never saw it.
     """
 
@@ -34,9 +36,13 @@ class DataRecipe:
     dose_jitter: float = 1.22
     views: tuple[int, int] = (60, 360)
     thinned: tuple[float, ...] = (1.0, 1.0, 1 / 2, 1 / 4, 1 / 8)
-    smoothed: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
-    tested_smoother: str = "median"
-    tested_smoothed: tuple[float, ...] = (1 / 4, 1 / 8)
+    smoothed: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16)
+    tested_smoothed: tuple[tuple[str, float], ...] = (
+        ("median", 1 / 4),
+        ("median", 1 / 8),
+        ("gaussian", 1 / 4),
+        ("gaussian", 1 / 8),
+    )
     child_doses: tuple[float, ...] = (1 / 2, 1 / 8)
 
 
@@ -46,7 +52,8 @@ class FitRecipe:
 
     A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
     weight `difference` at the differences of u within a slice. rate: highest learning rate of the
-    one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
+    one-cycle schedule, reached after the warm_up share of the steps. u_range: labels are cut to it,
+    where more says no more about the score. loss_bend: where the smooth
     L1 loss turns from square to line, in points of u.
     """
 
@@ -61,6 +68,7 @@ class FitRecipe:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     loss_bend: float = 0.3
+    u_range: tuple[float, float] = (-1.5, 6.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     network: NetworkRecipe = field(default_factory=NetworkRecipe)
     fit: FitRecipe = field(default_factory=FitRecipe)
+    natural: NaturalRecipe = field(default_factory=NaturalRecipe)
 
     def to_table(self) -> dict[str, Any]:
         """Return plain values, as TOML and JSON hold them."""
@@ -98,7 +107,7 @@ class Recipe:
 def read(path: Path) -> Recipe:
     """Read a recipe.toml; raises Misconfigured for a file or a name that is not one's.
 
-    Tables beside [data], [network] and [fit] tell how a run went and are passed over.
+    Tables beside [data], [network], [fit] and [natural] tell how a run went and are passed over.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -109,10 +118,11 @@ def read(path: Path) -> Recipe:
         data=_build(DataRecipe, path, document.get("data", {})),
         network=_build(NetworkRecipe, path, document.get("network", {})),
         fit=_build(FitRecipe, path, document.get("fit", {})),
+        natural=_build(NaturalRecipe, path, document.get("natural", {})),
     )
 
 
-Table = TypeVar("Table", DataRecipe, NetworkRecipe, FitRecipe)
+Table = TypeVar("Table", DataRecipe, NetworkRecipe, FitRecipe, NaturalRecipe)
 
 
 def _build(kind: type[Table], path: Path, table: Mapping[str, Any]) -> Table:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import cycle, islice
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -128,8 +129,9 @@ class _Slices:
         """Yield each dose, and what filters make of the same noise."""
         base, recipe = self.base, self.recipe
         jitter = recipe.dose_jitter ** float(self.rng.uniform(-1, 1))
-        fitted = [name for name in SMOOTHERS if name != recipe.tested_smoother]
-        names = [fitted[place] for place in self.rng.permutation(len(fitted))]
+        tested = {name for name, _ in recipe.tested_smoothed}
+        fitted = [name for name in SMOOTHERS if name not in tested]
+        turns = cycle(fitted[place] for place in self.rng.permutation(len(fitted)))
         for dose in (1.0, *recipe.doses):
             fraction = dose if dose == 1 else dose * jitter
             noise = self.noise(base.inserted(fraction, self.rng))
@@ -137,12 +139,12 @@ class _Slices:
             noisy = base.hu + noise
             if dose < 1:
                 yield self.version(Kind.DOSE, fraction, known, noisy)
-            if dose in recipe.smoothed:
-                names.append(names.pop(0))
-                yield self.smoothed(fraction, known, noisy, names[0])
-            if dose in recipe.tested_smoothed:
-                made = self.smoothed(fraction, known, noisy, recipe.tested_smoother)
-                yield replace(made, tested_only=True)
+            for name in islice(turns, recipe.smoothed.count(dose)):
+                yield self.smoothed(fraction, known, noisy, name)
+            for name, tested_dose in recipe.tested_smoothed:
+                if tested_dose == dose:
+                    made = self.smoothed(fraction, known, noisy, name)
+                    yield replace(made, tested_only=True)
 
     def smoothed(self, dose: float, source: Known, noisy: FloatArray, name: str) -> Version:
         strength = float(self.rng.uniform(0.6, 1.4))
