@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfkt_node.training.projector import ParallelBeam
+from tfkt_node.training.projector import SOURCE_MM, Geometry, ParallelBeam
 
 SIZE = 128
 
@@ -60,3 +60,52 @@ def test_both_ways_are_one_pair(beam):
     right = float(np.vdot(image, ramp(lines, weight)))
 
     assert right == pytest.approx(left, rel=1e-3)
+
+
+@pytest.mark.parametrize("geometry", Geometry)
+@pytest.mark.parametrize("views", [60, 37, 90])
+def test_kept_rays_count_for_those_left_out(beam, geometry, views):
+    """At every distance from the centre the weights are 1 on average, whatever the number."""
+    for phase in (0.0, 0.3):
+        kept = beam.kept_rays(views, geometry, phase=phase, pixel_mm=2.0)
+
+        per_side = np.broadcast_to(kept.mean(axis=0), (2 * SIZE,))[1:]
+        assert per_side + per_side[::-1] == pytest.approx(2, rel=1e-5)
+        assert (kept > 0).mean() == pytest.approx(2 * views / beam.views, rel=0.5)
+
+
+def test_rays_of_a_fan_meet_at_their_source(beam):
+    """Every ray kept in a fan passes one of the sources, and every ray past a source is kept."""
+    views, pixel_mm, phase = 7, 2.0, 0.4
+    kept = beam.kept_rays(views, Geometry.FAN, phase=phase, pixel_mm=pixel_mm) > 0
+
+    # A view at angle t looks along t + 90 degrees: there the source of its central ray lies.
+    source = 2 * np.pi * (np.arange(views) + phase) / views + np.pi / 2
+    normal = np.pi * np.arange(beam.views) / beam.views
+    distance = np.arange(-SIZE, SIZE) * pixel_mm
+    passes = SOURCE_MM * np.cos(normal[:, None] - source)[..., None] - distance
+    nearest = np.abs(passes).min(axis=1)
+    # One step of angle moves a ray by less than this at the source.
+    step_mm = SOURCE_MM * np.pi / beam.views
+    assert nearest[kept].max() < step_mm
+    assert kept[nearest < 0.8 * step_mm].all()
+
+
+def test_weights_apply_to_filtered_rays(beam, disc):
+    """A weight of 1 changes nothing; weights of two halves add up to the whole."""
+    sums, kernel = beam.project(disc), np.ones(SIZE + 1)
+    part = np.random.default_rng(0).random(sums.shape).astype(np.float32)
+
+    whole = beam.back_project(sums, kernel)
+    again = beam.back_project(sums, kernel, np.ones((beam.views, 1), np.float32))
+    halves = [beam.back_project(sums, kernel, weight) for weight in (part, 1 - part)]
+
+    assert again == pytest.approx(whole, abs=1e-4)
+    assert sum(halves) == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("views", [0, 91])
+def test_more_views_than_half_cannot_be_kept(beam, views):
+    """Kept views must lie at least two steps apart."""
+    with pytest.raises(ValueError, match=r"1\.\.90"):
+        beam.kept_rays(views, Geometry.PARALLEL, phase=0.0, pixel_mm=1.0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
+from tfkt_node.training.projector import Geometry
 from tfkt_node.training.simulation import Kernel, LowDose, insert_noise
 from tfkt_node.training.tissue import field_noise_hu, noise_hu
 
@@ -31,7 +32,7 @@ def slice_(request):
     return LowDose(body(), pixel_mm=PIXEL_MM, kernel=request.param)
 
 
-@pytest.mark.parametrize("dose", [1 / 2, 1 / 10])
+@pytest.mark.parametrize("dose", [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32])
 def test_inserted_noise_follows_the_dose(slice_, dose):
     """What is added has the slice's own SD times sqrt((1 - f) / f), within 5 %, and no bias."""
     fields = [slice_.inserted(dose, np.random.default_rng(seed)) for seed in range(2)]
@@ -80,13 +81,67 @@ def test_sharp_kernels_have_finer_noise():
     assert shares == sorted(shares, reverse=True)
 
 
-def test_fewer_views_make_streaks_not_more_noise(slice_):
-    """Streaks grow as views are left out; the noise of a dose is the same at any views."""
-    few, many = (slice_.thinned(v, 1 / 4, np.random.default_rng(2)) for v in (60, 240))
+def test_electronic_noise_grows_faster_than_the_dose_law(slice_):
+    """The detector's own noise adds little at half the dose and much at a thirty-second."""
+    ratios = []
+    for dose in (1 / 2, 1 / 32):
+        quiet, loud = (
+            field_noise_hu(slice_.inserted(dose, np.random.default_rng(0), sd), slice_.even)
+            for sd in (0.0, 15.0)
+        )
+        ratios.append(loud / quiet)
 
+    assert 1 <= ratios[0] < 1.1
+    assert ratios[1] > 1.2
+
+
+def test_noise_of_a_wanted_level(slice_):
+    """Noise can be asked for by its SD in even tissue, as it is measured."""
+    field = slice_.noise_of(33.0, np.random.default_rng(0))
+
+    assert field_noise_hu(field, slice_.even) == pytest.approx(33)
+
+
+@pytest.mark.parametrize("geometry", Geometry)
+def test_fewer_views_make_streaks_not_more_noise(slice_, geometry):
+    """Streaks grow as views are left out, and sum to nothing; noise is that of the dose alone."""
     even = slice_.even
-    assert few.streaks[even].std() > 2 * many.streaks[even].std()
-    assert few.noise[even].std() == pytest.approx(many.noise[even].std(), rel=0.15)
+    fields = [
+        slice_.thinned(views, 1 / 4, np.random.default_rng(2), geometry) for views in (61, 130, 250)
+    ]
+    sds = [field.streaks[even].std() for field in fields]
+
+    assert sds[0] > 1.3 * sds[1] > 1.69 * sds[2]
+    for field in fields:
+        assert abs(field.streaks[even].mean()) < 1
+        expected = slice_.own_noise_hu * np.sqrt(3)
+        assert field_noise_hu(field.noise, even) == pytest.approx(expected, rel=0.1)
+
+
+def test_full_dose_spread_over_few_views_adds_no_noise(slice_):
+    """With all photons in the kept views only streaks come on top."""
+    assert not slice_.thinned(90, rng=np.random.default_rng(0)).noise.any()
+
+
+def test_noise_of_the_slice_is_no_anatomy():
+    """Missing views make streaks of edges, not of the noise that the slice has."""
+    sds = []
+    for noise in (0.0, 20.0):
+        base = LowDose(body(noise), pixel_mm=PIXEL_MM, own_noise_hu=20.0)
+        streaks = base.thinned(180, rng=np.random.default_rng(4)).streaks
+        sds.append(streaks[base.even].std())
+
+    assert sds[1] < sds[0] + 4
+
+
+def test_fans_draw_other_streaks_than_parallel_views(slice_):
+    """The two geometries with the same views and phase differ in more than strength."""
+    parallel, fan = (
+        slice_.thinned(91, rng=np.random.default_rng(3), geometry=geometry).streaks[slice_.even]
+        for geometry in Geometry
+    )
+
+    assert abs(np.corrcoef(parallel, fan)[0, 1]) < 0.5
 
 
 def test_noise_free_phantom_needs_its_noise_told():

@@ -48,6 +48,44 @@ def test_no_even_tissue_is_no_loss():
 
 @pytest.mark.station
 @pytest.mark.parametrize("name", SMOOTHERS)
+def test_strength_goes_from_mild_to_heavy(name, require_module):
+    """More strength leaves less noise, and less of small detail: mild keeps most of it."""
+    require_module("skimage")
+    hu = noise()
+    left = []
+    for strength in (0.6, 1.4):
+
+        def smooth(x, strength=strength):
+            return np.asarray(SMOOTHERS[name](x, 20.0, strength), np.float32)
+
+        smoothed = smooth(hu)
+        kept = transfer(smooth, hu, smoothed, EVEN, BLOBS)
+        left.append((smoothed[EVEN].std(), kept[0]))
+
+    (mild_noise, mild_detail), (heavy_noise, heavy_detail) = left
+    assert heavy_noise < 0.75 * mild_noise
+    assert heavy_detail < mild_detail - 0.1
+    assert heavy_detail < 0.65
+
+
+@pytest.mark.station
+@pytest.mark.parametrize(
+    "name", ["total_variation", "non_local_means", "bilateral", "diffusion", "wiener"]
+)
+def test_edge_keeping_filters_keep_edges(name, require_module):
+    """An edge of ten times the noise stays sharper than under a Gaussian of that strength."""
+    require_module("skimage")
+    step = np.where(np.arange(240) < 120, 0, 200).astype(np.float32) + noise() - 50
+
+    def across(smoothed):
+        return smoothed[:, 120].mean() - smoothed[:, 119].mean()
+
+    kept = across(np.asarray(SMOOTHERS[name](step, 20.0, 1.0)))
+    assert kept > 1.3 * across(SMOOTHERS["gaussian"](step, 20.0, 1.0))
+
+
+@pytest.mark.station
+@pytest.mark.parametrize("name", SMOOTHERS)
 def test_every_smoother_lowers_noise_and_small_detail(name, require_module):
     """Each filter lowers noise, keeps the mean, and takes more of small things than of large."""
     require_module("skimage")

@@ -113,7 +113,7 @@ def photon_starvation(
     excess = np.clip(lines - start, 0, None) * lateral[:, None]
     darkest = np.unravel_index(excess.argmax(), excess.shape)
     least = np.exp(rng.uniform(*np.log(photons)))
-    missing = np.log(base.photons / least) - lines[darkest]
+    missing = np.log(base.photons / least) - (lines + base.bowtie)[darkest]
     extra = excess * max(missing, 0) / excess[darkest]
     noise = base.ray_noise(1.0, rng, rng.uniform(*electronic), lines + extra)
     # The noise that these rays have in the slice already is not added again.

@@ -102,7 +102,7 @@ class ParallelBeam:
 
         views: 1 to half of the projector's, over half a turn (PARALLEL) or a full one (FAN). phase:
         0..1, where between two views the first one is. Returns (views, bins) or (views, 1): 0 where
-        a ray is not measured, 1 on average over the angles, at every distance from the centre.
+        a ray is not measured, 1 on average over the rays at any distance from the centre.
 
         A kept view is shared between the two angles of the projector that it lies between: the
         gantry of a scanner, too, turns while a view is read. In a fan the ray at distance s of
