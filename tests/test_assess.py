@@ -18,6 +18,8 @@ from pydicom.filewriter import write_dataset
 from tests.slices.ct_images import ct, enhanced
 from tfkt_node.assess import Assessor, failed, most_telling
 from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.iqa.engine import Readings
+from tfkt_node.iqa.feature_distance import FeatureDistance
 from tfkt_node.iqa.physics import noise_hu
 from tfkt_node.iqa.scope import find_body
 from tfkt_node.iqa.uncertainty import Calibration, Float64Array
@@ -47,11 +49,27 @@ class NoiseEngine:
         self.largest_chunk = 0
 
     def quality(self, slices: FloatArray) -> Float64Array:
+        noise = [noise_hu(hu, find_body(hu), (0.7, 0.7)) or 10.0 for hu in slices]
+        return 4 - 2 * np.log2(np.array(noise) / 10)
+
+    def read(self, slices: FloatArray) -> Readings:
         self.largest_chunk = max(self.largest_chunk, len(slices))
         assert slices.shape[1:] == (512, 512)
         assert slices.dtype == np.float32
-        noise = [noise_hu(hu, find_body(hu), (0.7, 0.7))[0] or 10.0 for hu in slices]
-        return 4 - 2 * np.log2(np.array(noise) / 10)
+        u = self.quality(slices)
+        local = np.repeat(u, 64).reshape(-1, 8, 8).astype(np.float32)
+        return Readings(u, local, slices.mean(axis=(1, 2))[:, None])
+
+
+DISTANCE = FeatureDistance(
+    mean=np.array([-700.0]),
+    scale=np.array([1.0]),
+    axes=np.empty((1, 0)),
+    spread=np.empty(0),
+    rest=np.array(1.0),
+    threshold=np.array(400.0),
+)
+"""Its one feature is the mean of a slice: outside lies what is all lung, or fills the image."""
 
 
 @pytest.fixture
@@ -62,7 +80,13 @@ def engine() -> NoiseEngine:
 @pytest.fixture
 def assess(engine: NoiseEngine) -> Callable[..., Assessment]:
     calibration = Calibration(slope=1.0, shift=0.0, below=0.5, above=0.5, coverage=0.9)
-    bundle = SimpleNamespace(name="noise", version="1", digest="0" * 64, calibration=calibration)
+    bundle = SimpleNamespace(
+        name="noise",
+        version="1",
+        digest="0" * 64,
+        calibration=calibration,
+        feature_distance=lambda: DISTANCE,
+    )
     assessor = Assessor(Settings(), cast(Bundle, bundle), engine)
 
     def run(instances: Sequence[InstanceRef], age: str = "060Y") -> Assessment:
@@ -244,6 +268,50 @@ def test_slice_whose_quality_is_no_number_is_not_assessed_and_the_rest_is_scored
     assert (found.stacks[0].in_scope, found.stacks[0].out_of_scope) == (5, 2)
     assert [Reason.SCORER_ERROR] * 2 + [None] * 5 == [one.reason for one in found.instances]
     assert [None, None] == [one.score for one in found.stacks[0].slices[:2]]
+
+
+def test_slice_unlike_those_of_the_training_is_not_assessed(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+) -> None:
+    """What passes header and pixels, but is too far off by its features, is said with a reason."""
+    huge = person()[128:384, 128:384].repeat(2, axis=0).repeat(2, axis=1)
+    odd = write(ct(huge, InstanceNumber=99), "odd")
+
+    found = assess([*series(5), odd])
+
+    assert found.outcome is Outcome.ASSESSED
+    assert {one.digest: one.reason for one in found.instances}[odd.digest] is Reason.UNFAMILIAR
+    assert (found.stacks[0].in_scope, found.stacks[0].out_of_scope) == (5, 1)
+
+
+def test_kernel_and_physics_lower_the_confidence(
+    assess: Callable[..., Assessment],
+    engine: NoiseEngine,
+    series: Callable[..., list[InstanceRef]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sharp kernel, and a score that the noise does not allow, are said beside the verdict."""
+    monkeypatch.setattr(engine, "quality", lambda slices: np.full(len(slices), 3.6))
+
+    found = assess(series(5, noise=80.0, ConvolutionKernel="BONEPLUS"))
+
+    assert (found.verdict, found.confidence) == (Verdict.DIAGNOSTIC, Confidence.LOW_CONFIDENCE)
+    assert found.confidence_reasons == (Reason.KERNEL, Reason.PHYSICS)
+
+
+def test_dose_of_the_header_stands_beside_the_score(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """CTDIvol is given as stated, the size-specific dose with the phantom and the size."""
+    phantom = Dataset()
+    phantom.CodeValue, phantom.CodingSchemeDesignator = "113691", "DCM"
+
+    [stack] = assess(series(5, CTDIvol=6.0, CTDIPhantomTypeCodeSequence=[phantom])).stacks
+
+    assert stack.physics["ctdi_vol_mgy"] == 6.0
+    assert stack.physics["ssde_mgy"] == pytest.approx(6.0 * 1.45, rel=0.03)
 
 
 def test_no_detail_holds_an_identifier(

@@ -69,6 +69,7 @@ class Assessor:
     def __init__(self, settings: Settings, bundle: Bundle, engine: Engine) -> None:
         self._settings = settings
         self._calibration = bundle.calibration
+        self._distance = bundle.feature_distance()
         self._engine = engine
         self._bundle = BundleInForce(
             bundle.name, bundle.version, bundle.digest, engine.name, engine.precision
@@ -86,7 +87,11 @@ class Assessor:
         summaries = tuple(self._sum_up(stack, criteria, found) for stack in stacks)
         outcomes = tuple(found.outcome(ref) for ref in instances)
         decision = criteria_of.decide(
-            summaries, criteria, age_known=age_known, errors=self._calibration.errors
+            summaries,
+            criteria,
+            age_known=age_known,
+            errors=self._calibration.errors,
+            doubts={index: _doubts(summary) for index, summary in enumerate(summaries)},
         )
         if decision is None:
             reason = most_telling(found.all_reasons())
@@ -122,21 +127,29 @@ class Assessor:
         while chunk := list(islice(looked_at, CHUNK)):
             inside = [one for one in chunk if one.hu is not None]
             grids = [fit_to_grid(one.hu) for one in inside if one.hu is not None]
-            quality = iter(self._engine.quality(np.stack(grids)) if grids else ())
+            scored = iter(self._read(np.stack(grids)) if grids else ())
             for one in chunk:
-                scored = self._scored(one, next(quality) if one.hu is not None else None)
-                scores.append(scored)
-                if scored.in_scope:
+                score = self._scored(one, *(next(scored) if one.hu is not None else (None, None)))
+                scores.append(score)
+                if score.in_scope:
                     measured.append(one.measures)
         found.record(stack.slices, scores)
         return statistics.summarize(stack, scores, measured, criteria.diagnostic_from)
 
-    def _scored(self, one: _Look, u: float | None) -> SliceScore:
-        score, interval, reason = None, None, one.reason
-        if u is not None and math.isfinite(u):
-            score, interval = uncertainty.score(self._calibration, u)
-        elif u is not None:
-            reason = Reason.SCORER_ERROR
+    def _read(self, grids: FloatArray) -> Iterator[tuple[float | None, Reason | None]]:
+        """Yield u of each slice, or why it has none after all."""
+        readings = self._engine.read(grids)
+        outside = self._distance.is_outside(readings.pooled)
+        for u, is_unfamiliar in zip(readings.u.tolist(), outside, strict=True):
+            if not math.isfinite(u):
+                yield None, Reason.SCORER_ERROR
+            elif is_unfamiliar:
+                yield None, Reason.UNFAMILIAR
+            else:
+                yield u, None
+
+    def _scored(self, one: _Look, u: float | None, why_none: Reason | None) -> SliceScore:
+        score, interval = (None, None) if u is None else uncertainty.score(self._calibration, u)
         position = one.where.position_mm
         return SliceScore(
             digest=one.where.instance.digest,
@@ -146,9 +159,20 @@ class Assessor:
             score=score,
             interval=interval,
             in_scope=score is not None,
-            reason=reason,
+            reason=one.reason or why_none,
             outline=one.outline,
         )
+
+
+def _doubts(summary: StackSummary) -> list[Reason]:
+    """Return what the slices of a stack give against trusting its score."""
+    if summary.score is None:
+        return []
+    holding = {
+        Reason.KERNEL: scope.is_sharp_kernel(summary.kernel),
+        Reason.PHYSICS: physics.contradict(summary.score, summary.physics),
+    }
+    return [reason for reason, holds in holding.items() if holds]
 
 
 def most_telling(reasons: Iterable[Reason]) -> Reason:
@@ -238,7 +262,7 @@ def _looked_at(slices: Iterable[SliceGeometry], found: _Findings) -> Iterator[_L
         if reason is not None:
             yield _Look(where, None, reason, body.outline)
         else:
-            measures = physics.measure(hu, body, where.pixel_spacing_mm)
+            measures = physics.measure(hu, body, where)
             yield _Look(where, hu, None, body.outline, measures)
 
 

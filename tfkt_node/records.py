@@ -99,11 +99,13 @@ class Reason(StrEnum):
     NO_BODY = "NO_BODY", "No body fills enough of the image."
     HEAD = "HEAD", "The image shows a head; the model was trained on bodies."
     PHANTOM = "PHANTOM", "The image shows a phantom."
+    UNFAMILIAR = "UNFAMILIAR", "The image is unlike all that the model was trained on."
     KERNEL = "KERNEL", "The reconstruction kernel is outside the model's scope."
     TOO_FEW_SLICES = "TOO_FEW_SLICES", "Too few slices are in scope for a sure verdict."
     COVERAGE = "COVERAGE", "Slices are missing or repeated in the stack."
     AGE_UNKNOWN = "AGE_UNKNOWN", "The age is not known; adult criteria were applied."
     INTERVAL = "INTERVAL", "The true score may well lie beyond the threshold of the flag."
+    PHYSICS = "PHYSICS", "The noise measured does not fit the score."
     SCORER_CRASHED = "SCORER_CRASHED", "The scoring process ended unexpectedly each time."
     SCORER_TIMEOUT = "SCORER_TIMEOUT", "Scoring ran past its time limit each time."
     SCORER_ERROR = "SCORER_ERROR", "Scoring met an error of the node each time."
@@ -262,6 +264,7 @@ class SliceGeometry:
     frame: 1-based for multi-frame objects, None otherwise. normal: unit vector, row x column.
     position_mm: the origin along the normal. None: the header does not tell.
     image_type: Image Type, or the frame's own Frame Type. body_part: '' where unknown.
+    ctdi_vol_mgy: CTDIvol, in the CTDI phantom of ctdi_phantom_mm diameter (320 body, 160 head).
     """
 
     instance: InstanceRef
@@ -278,6 +281,8 @@ class SliceGeometry:
     image_type: tuple[str, ...]
     instance_number: int | None
     body_part: str = ""
+    ctdi_vol_mgy: float | None = None
+    ctdi_phantom_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

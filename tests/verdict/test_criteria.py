@@ -22,7 +22,9 @@ stacks = st.lists(st.lists(scores | st.none(), min_size=1, max_size=9), min_size
 
 
 def decided(*stacks: list[float | None], criteria: CriteriaInForce = ADULT) -> Decision:
-    decision = decide([summary(one) for one in stacks], criteria, age_known=True, errors=ERRORS)
+    decision = decide(
+        [summary(one) for one in stacks], criteria, age_known=True, errors=ERRORS, doubts={}
+    )
     assert decision is not None
     return decision
 
@@ -57,7 +59,7 @@ def test_better_score_never_gives_a_worse_verdict(one: float, other: float) -> N
 def test_worst_populated_stack_decides(values: list[list[float | None]]) -> None:
     """No stack with enough slices scores under the deciding one; without such, the fullest does."""
     summaries = [summary(one) for one in values]
-    decision = decide(summaries, ADULT, age_known=True, errors=ERRORS)
+    decision = decide(summaries, ADULT, age_known=True, errors=ERRORS, doubts={})
 
     scored = [one for one in summaries if one.score is not None]
     populated = [one for one in scored if one.in_scope >= ADULT.min_slices]
@@ -80,7 +82,9 @@ def test_low_confidence_has_a_reason_and_sure_verdicts_have_none(
     values: list[list[float | None]],
 ) -> None:
     """CONFIDENT and a reason exclude each other."""
-    decision = decide([summary(one) for one in values], ADULT, age_known=True, errors=ERRORS)
+    decision = decide(
+        [summary(one) for one in values], ADULT, age_known=True, errors=ERRORS, doubts={}
+    )
 
     if decision is not None:
         is_sure = decision.confidence is Confidence.CONFIDENT
@@ -105,8 +109,8 @@ def test_too_few_slices_decide_without_confidence() -> None:
 
 def test_nothing_in_scope_is_no_verdict() -> None:
     """A score is never invented (P6)."""
-    assert decide([summary([None, None])], ADULT, age_known=True, errors=ERRORS) is None
-    assert decide([], ADULT, age_known=True, errors=ERRORS) is None
+    assert decide([summary([None, None])], ADULT, age_known=True, errors=ERRORS, doubts={}) is None
+    assert decide([], ADULT, age_known=True, errors=ERRORS, doubts={}) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
     worse = summary([3.8] * 9)
 
     def reasons(*summaries: object, age_known: bool = True) -> tuple[Reason, ...]:
-        decision = decide(summaries, ADULT, age_known=age_known, errors=ERRORS)  # type: ignore[arg-type]
+        decision = decide(summaries, ADULT, age_known=age_known, errors=ERRORS, doubts={})  # type: ignore[arg-type]
         assert decision is not None
         return decision.confidence_reasons
 
@@ -163,6 +167,19 @@ def test_chance_knows_that_a_model_says_too_much() -> None:
 
     assert chance_beyond(2.5, 2.6, too_high) == pytest.approx(0.9)
     assert chance_beyond(2.5, 2.4, too_high) == 0
+
+
+def test_doubts_of_the_deciding_stack_lower_the_confidence() -> None:
+    """What its own slices give against a score is said beside the verdict; others' doubts not."""
+    summaries = [summary([3.9] * 5), summary([2.0] * 5)]
+    doubts = {0: [Reason.KERNEL], 1: [Reason.PHYSICS]}
+
+    decision = decide(summaries, ADULT, age_known=True, errors=ERRORS, doubts=doubts)
+
+    assert decision is not None
+    assert decision.deciding_stack == 1
+    assert decision.confidence is Confidence.LOW_CONFIDENCE
+    assert decision.confidence_reasons == (Reason.PHYSICS,)
 
 
 def test_each_population_has_its_own_criteria_and_their_digest() -> None:

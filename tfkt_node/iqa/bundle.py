@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tfkt_node.iqa import feature_distance
 from tfkt_node.iqa.uncertainty import Calibration, Float64Array
 from tfkt_node.records import FloatArray, Misconfigured, Permanent
 from tfkt_node.settings import data_folder
@@ -27,7 +28,8 @@ GRAPH_WEIGHTS = "model.bin"
 README = "README.md"
 RECIPE = "recipe.toml"
 GOLDEN = "golden.npz"
-FILES = (WEIGHTS, GRAPH, GRAPH_WEIGHTS, README, RECIPE, GOLDEN)
+SCOPE = "scope.npz"
+FILES = (WEIGHTS, GRAPH, GRAPH_WEIGHTS, README, RECIPE, GOLDEN, SCOPE)
 """What a bundle holds beside its card."""
 
 TABLES = ("architecture", "input", "output", "scope", "calibration", "data", "hashes")
@@ -53,6 +55,13 @@ class Bundle:
         """Return the golden slices, (n, 512, 512) float32 HU, and their raw quality, (n,)."""
         with np.load(self.folder / GOLDEN, allow_pickle=False) as arrays:
             return arrays["hu"].astype(np.float32), arrays["u"].astype(np.float64)
+
+    def feature_distance(self) -> feature_distance.FeatureDistance:
+        """Return how far slices may lie from those of the training. Raises Permanent."""
+        try:
+            return feature_distance.load(self.folder / SCOPE)
+        except (KeyError, ValueError) as error:
+            raise _unfit(self.folder, f"{SCOPE} is not as this version expects: {error}") from error
 
 
 def load(folder_or_name: str | Path) -> Bundle:

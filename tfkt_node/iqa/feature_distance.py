@@ -47,7 +47,7 @@ class FeatureDistance:
         Root of the mean square over all C directions, each in units of its own spread; so that it
         does not depend on C. Infinite where a value is not finite.
         """
-        is_sound = np.isfinite(vectors).all(axis=1)
+        is_sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
         z = (np.where(is_sound[:, None], vectors, 0).astype(np.float64) - self.mean) / self.scale
         along = z @ self.axes
         beside = np.square(z).sum(axis=1) - np.square(along).sum(axis=1)

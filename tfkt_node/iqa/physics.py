@@ -1,76 +1,183 @@
 """Measure physics beside the score: what a physicist would ask first of a slice.
 
 Numbers with units in their names; None where a slice does not allow the measurement. They explain
-a score and never change it.
+a score and never change it; a score that they contradict is a finding of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from tfkt_node.iqa.scope import Body, cell_means
-from tfkt_node.records import FloatArray
+from tfkt_node.iqa.uncertainty import Float64Array
+from tfkt_node.records import BoolArray, FloatArray, SliceGeometry
 
 SOFT_TISSUE_HU = (0.0, 150.0)
 """Muscle and organs, contrast medium included."""
 WINDOW_MM = 6.0
 LEAST_PIXELS = 2000
-"""Fewer pixels in even soft tissue give no mode worth the name."""
+"""Fewer pixels of soft tissue, or of air, give no number worth the name."""
 
 BIN = 0.02
 """Width of a bin of ln(SD): 2 %."""
 SMOOTHING_BINS = 3.0
 
+WHITE_FINE_TO_COARSE = 2.19
+"""Of white noise, before it is set to 1: twice, and the skewness of medians over few pixels."""
+
+AIR_BELOW_HU = -900.0
+AIR_CELLS_AWAY = 3
+"""From the body and from the edge of the field of view."""
+LEAST_AIR_SD_HU = 0.5
+"""Less is no air: scanners write one value where they cut off."""
+
+SSDE_FACTORS = {320.0: (3.704369, 0.03671937), 160.0: (1.874799, 0.03871313)}
+"""Diameter of the CTDI phantom in mm -> a, b of the factor a exp(-b D_w), D_w in cm."""
+SSDE_DIAMETER_MM = (80.0, 450.0)
+"""Where the factors were fitted."""
+
+NOISE_AT_4_HU = 24.0
+MOST_APART = 2.0
+"""Points between a score and what the noise alone would give it: two verdicts, a factor of 4 in
+dose."""
+COARSEST = 0.3
+"""Fine-to-coarse ratio below that of every kernel seen (the softest, B20f: 0.33), hence smoothed."""
+
 Measures = dict[str, float | None]
 
 
-def measure(hu: FloatArray, body: Body, spacing_mm: tuple[float, float] | None) -> Measures:
+def measure(hu: FloatArray, body: Body, where: SliceGeometry) -> Measures:
     """Measure one slice. hu: (rows, columns) float32, HU; body: of the same slice.
 
-    All None where the pixel spacing is not known.
+    The same names for every slice; only the dose is known where the pixel spacing is not.
     """
-    if spacing_mm is None:
-        return {"noise_hu": None, "noise_coarse_ratio": None, "water_equivalent_diameter_mm": None}
-    noise, coarse = noise_hu(hu, body, spacing_mm)
+    spacing_mm, dose = where.pixel_spacing_mm, where.ctdi_vol_mgy
+    noise = diameter = None
+    if spacing_mm is not None:
+        noise = noise_hu(hu, body, spacing_mm)
+        diameter = water_equivalent_diameter_mm(body, spacing_mm)
     return {
         "noise_hu": noise,
-        "noise_coarse_ratio": coarse,
-        "water_equivalent_diameter_mm": water_equivalent_diameter_mm(body, spacing_mm),
+        "noise_fine_to_coarse": None if noise is None else noise_fine_to_coarse(hu, body),
+        "streak_index": None if noise is None else streak_index(hu, body, noise),
+        "water_equivalent_diameter_mm": diameter,
+        "ctdi_vol_mgy": dose,
+        "ssde_mgy": ssde_mgy(dose, where.ctdi_phantom_mm, diameter),
     }
 
 
-def noise_hu(
-    hu: FloatArray, body: Body, spacing_mm: tuple[float, float]
-) -> tuple[float | None, float | None]:
-    """Measure the global noise level, and how coarse the noise is.
+def contradict(score: float, measures: Mapping[str, float | None]) -> bool:
+    """Say whether the noise measured does not fit a score, 0..4.
 
-    Level: mode of the standard deviations in windows of about 6 mm that lie in soft tissue, HU.
-    Coarseness: median over these windows of the SD of 4 x 4 pixel means over the SD of pixels, 0 to
-    1; about 0.2 for white noise, higher for smooth kernels, iterative reconstruction and anatomy.
-    Both None under 2,000 pixels of soft tissue.
-    Lower noise is less noise, not better: smoothing lowers it too. The mode keeps out vessels and
-    edges; texture of organs adds to values under about 8 HU.
+    Either the score lies more than MOST_APART from 4 - 2 log2(noise / 24 HU), cut to 0..4: noise
+    alone neither allows nor explains it. Or the noise is coarser than COARSEST: smoothed after
+    reconstruction, which lowers noise and may have bought the score.
+    False where there is too little soft tissue to measure noise.
+    """
+    noise, ratio = measures.get("noise_hu"), measures.get("noise_fine_to_coarse")
+    if noise is None:
+        return False
+    by_noise = min(max(4 - 2 * math.log2(max(noise, 0.1) / NOISE_AT_4_HU), 0.0), 4.0)
+    return abs(score - by_noise) > MOST_APART or (ratio is not None and ratio < COARSEST)
+
+
+# --------------------------------------------------------------------------- noise
+
+
+def noise_hu(hu: FloatArray, body: Body, spacing_mm: tuple[float, float]) -> float | None:
+    """Measure the global noise level, HU: mode of the SD in windows of 6 mm inside soft tissue.
+
+    None under 2,000 pixels of it. Lower noise is less noise, not better: smoothing lowers it too.
+    The mode keeps out vessels and edges; texture of organs adds to values under about 8 HU.
     Source: Christianson et al., AJR 2015;205:W80 (tissue mask, histogram of local SDs, mode).
     """
     cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
     cells = max(2, round(WINDOW_MM / cell_mm))
+    soft = _soft_tissue(body)
+    if min(soft.shape) < cells:
+        return None
+    even = _window_means(soft, cells) == 1
+    if even.sum() * body.block**2 < LEAST_PIXELS:
+        return None
+    squares = _window_means(cell_means(np.square(hu), body.block), cells)
+    variance = (squares - np.square(_window_means(body.means, cells)))[even]
+    pixels = (cells * body.block) ** 2
+    return _mode(np.sqrt(np.maximum(variance * pixels / (pixels - 1), 1e-4)))
+
+
+def noise_fine_to_coarse(hu: FloatArray, body: Body) -> float | None:
+    """Measure how fine the noise of soft tissue is: 1 for white noise, less for coarser.
+
+    SD of pixels about the means of 2 x 2, over SD of these about the means of 4 x 4 (medians), in
+    units of white noise. About 0.7 for medium kernels, 0.5 for soft ones. None under 2,000 pixels.
+    """
+    soft = _soft_tissue(body)
+    two = cell_means(hu, 2)
+    four = cell_means(two, 2)
+    # Where the cells of 4 x 4 lie in the body's own grid, which is another for other matrices.
+    rows, columns = (
+        np.minimum((4 * np.arange(length) + 2) // body.block, most - 1)
+        for length, most in zip(four.shape, soft.shape, strict=True)
+    )
+    even = soft[np.ix_(rows, columns)]
+    if 16 * even.sum() < LEAST_PIXELS:
+        return None
+    of_two = cell_means(np.square(two), 2)
+    fine = float(np.median((cell_means(np.square(hu), 4) - of_two)[even]))
+    coarse = float(np.median((of_two - np.square(four))[even]))
+    return math.sqrt(max(fine, 0.0) / coarse) / WHITE_FINE_TO_COARSE if coarse > 0 else None
+
+
+def streak_index(hu: FloatArray, body: Body, noise: float) -> float | None:
+    """Measure streaks: SD in the air beside the body over the noise in soft tissue.
+
+    Noise of photons is strongest in the middle of a body, streaks (missing views, metal, starved
+    rays) reach out into the air: about 0.5 with few of them, over 1 with many. None where a
+    scanner wrote one value into the air, or where the body leaves under 2,000 pixels of it.
+    """
+    near = ndimage.binary_dilation(body.mask, iterations=AIR_CELLS_AWAY)
+    y, x = np.ogrid[: near.shape[0], : near.shape[1]]
+    radius = np.hypot(y - (near.shape[0] - 1) / 2, x - (near.shape[1] - 1) / 2)
+    inside = radius < min(near.shape) / 2 - AIR_CELLS_AWAY
+    air = inside & ~near & (body.means < AIR_BELOW_HU)
+    if air.sum() * body.block**2 < LEAST_PIXELS:
+        return None
+    variance = cell_means(np.square(hu), body.block)[air] - np.square(body.means[air])
+    deviation = math.sqrt(max(float(np.median(variance)), 0.0))
+    return deviation / noise if deviation >= LEAST_AIR_SD_HU else None
+
+
+def _soft_tissue(body: Body) -> BoolArray:
+    """Mark cells of soft tissue, one cell away from all else: half-filled cells stay out."""
     low, high = SOFT_TISSUE_HU
     soft = body.mask & (body.means > low) & (body.means < high)
-    # One cell of distance to all else keeps half-filled cells out.
-    soft = ndimage.binary_erosion(soft)
-    if min(soft.shape) < cells:
-        return None, None
-    even = sliding_window_view(soft, (cells, cells)).all(axis=(2, 3))
-    if even.sum() * body.block**2 < LEAST_PIXELS:
-        return None, None
-    means = sliding_window_view(body.means, (cells, cells))[even].astype(np.float64)
-    squares = sliding_window_view(cell_means(np.square(hu), body.block), (cells, cells))[even]
-    deviation = np.sqrt(np.maximum(squares.mean(axis=(1, 2)) - means.mean(axis=(1, 2)) ** 2, 1e-4))
-    return _mode(deviation), float(np.median(means.std(axis=(1, 2)) / deviation))
+    return np.asarray(ndimage.binary_erosion(soft), bool)
+
+
+def _window_means(cells: FloatArray | BoolArray, size: int) -> Float64Array:
+    """Average over all windows of size x size cells; exact where all cells are 0 or 1."""
+    wide = np.asarray(cells, np.float64)
+    rows, columns = (length - size + 1 for length in wide.shape)
+    down = reduce(np.add, (wide[at : at + rows] for at in range(size)))
+    total: Float64Array = reduce(np.add, (down[:, at : at + columns] for at in range(size)))
+    return total / size**2
+
+
+def _mode(deviation: Float64Array) -> float:
+    """Mode over logarithmic bins, so that low and high noise are resolved alike."""
+    bins = np.floor(np.log(deviation) / BIN).astype(int)
+    first = int(bins.min())
+    counts = np.bincount(bins - first).astype(float)
+    smooth = ndimage.gaussian_filter1d(np.pad(counts, 10), SMOOTHING_BINS, mode="constant")
+    return math.exp((int(smooth.argmax()) - 10 + first + 0.5) * BIN)
+
+
+# --------------------------------------------------------------------------- size and dose
 
 
 def water_equivalent_diameter_mm(body: Body, spacing_mm: tuple[float, float]) -> float | None:
@@ -87,10 +194,19 @@ def water_equivalent_diameter_mm(body: Body, spacing_mm: tuple[float, float]) ->
     return 2.0 * math.sqrt(max(water, 0.0) / math.pi)
 
 
-def _mode(deviation: FloatArray) -> float:
-    """Mode over logarithmic bins, so that low and high noise are resolved alike."""
-    bins = np.floor(np.log(deviation) / BIN).astype(int)
-    first = int(bins.min())
-    counts = np.bincount(bins - first).astype(float)
-    smooth = ndimage.gaussian_filter1d(np.pad(counts, 10), SMOOTHING_BINS, mode="constant")
-    return math.exp((int(smooth.argmax()) - 10 + first + 0.5) * BIN)
+def ssde_mgy(
+    ctdi_vol_mgy: float | None, phantom_mm: float | None, diameter_mm: float | None
+) -> float | None:
+    """Return the size-specific dose estimate, mGy: CTDIvol x a exp(-b D_w).
+
+    phantom_mm: diameter of the phantom that CTDIvol is given for. diameter_mm: water-equivalent.
+    None where one of them is not known, or outside the fit. A body cut by the field of view gives
+    an upper bound. Source: AAPM Reports 204 (2011) and 220 (2014).
+    """
+    low, high = SSDE_DIAMETER_MM
+    if ctdi_vol_mgy is None or phantom_mm not in SSDE_FACTORS or diameter_mm is None:
+        return None
+    if not low <= diameter_mm <= high:
+        return None
+    a, b = SSDE_FACTORS[phantom_mm]
+    return ctdi_vol_mgy * a * math.exp(-b * diameter_mm / 10)

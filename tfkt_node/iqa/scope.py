@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
@@ -37,6 +38,12 @@ HEAD_PARTS = frozenset(
     {"HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "FACE", "IAC", "EAR", "SELLA", "MAXILLA"}
 )
 """Words of Body Part Examined (PS3.16 table L-1)."""
+
+SHARP_KERNELS = re.compile(
+    r"(LUNG|BONE|EDGE|SHARP|HRCT)|FC(3|5|8)\d\b|\b[A-Z]{1,2}[6-9]\d|\bBL\d\d|\b(L|E|YL|YE)\b"
+)
+"""Kernels for lung and bone, by what GE and others, Canon, Siemens (from 60 up, and Bl), and
+Philips call them. Their noise is three times that of a soft kernel at the same dose, and wanted."""
 
 COARSE_CELLS = 128
 TISSUE_ABOVE_HU = -400.0
@@ -99,6 +106,14 @@ def header_reason(one: SliceGeometry) -> Reason | None:
     return None
 
 
+def is_sharp_kernel(kernel: str | None) -> bool:
+    """Say whether a kernel is one for lung or bone, which readers of the scale never saw.
+
+    An unknown name is unknown, never a doubt.
+    """
+    return kernel is not None and SHARP_KERNELS.search(kernel.upper()) is not None
+
+
 def find_body(hu: FloatArray) -> Body:
     """Find the body in a slice: (rows, columns) float32, HU, without padding.
 
@@ -114,11 +129,11 @@ def find_body(hu: FloatArray) -> Body:
 
 def cell_means(values: FloatArray, block: int) -> FloatArray:
     """Average over cells of block x block pixels; a rest at right and bottom is left out."""
-    rows, columns = values.shape[0] // block, values.shape[1] // block
-    cells = values[: rows * block, : columns * block].reshape(rows, block, columns, block)
-    # Along rows first: twice as fast as both axes at once.
-    means: FloatArray = cells.sum(axis=1).sum(axis=2) / np.float32(block**2)
-    return means
+    rows, columns = (length // block * block for length in values.shape)
+    # Whole strips at a time: four to ten times as fast as sums over axes as short as a block.
+    strips = reduce(np.add, (values[at:rows:block, :columns] for at in range(block)))
+    means: FloatArray = reduce(np.add, (strips[:, at::block] for at in range(block)))
+    return means / np.float32(block**2)
 
 
 def pixel_reason(
@@ -216,7 +231,8 @@ def _bone_share(means: FloatArray, mask: BoolArray, shell_cells: float) -> float
     """Share of 90 directions from the centre that meet bone in the shell under the surface."""
     rows, columns = np.nonzero(mask)
     angles = np.deg2rad(np.arange(0, 360, 4))[:, None]
-    radius = np.arange(0, max(mask.shape) * math.sqrt(2), 0.5)
+    reach = np.hypot(rows - rows.mean(), columns - columns.mean()).max()
+    radius = np.arange(0, reach + 1, 0.5)
     y = np.rint(rows.mean() + np.sin(angles) * radius).astype(int)
     x = np.rint(columns.mean() + np.cos(angles) * radius).astype(int)
     in_image = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])

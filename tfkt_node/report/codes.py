@@ -58,6 +58,8 @@ SERIES_SCORE = Code("111694", "DCM", "Image Set Quality Rating")
 SLICE_SCORE = Code("111029", "DCM", "Image Quality Rating")
 SERIES_QUALITY = Code("130550", "DCM", "Imaging Series Quality")
 WATER_EQUIVALENT_DIAMETER = Code("113980", "DCM", "Water Equivalent Diameter")
+CTDI_VOL = Code("113830", "DCM", "Mean CTDIvol")
+SSDE = Code("113930", "DCM", "Size Specific Dose Estimate")
 
 
 def _own(value: str, meaning: str) -> Code:
@@ -82,6 +84,8 @@ GLOBAL_NOISE = _own("N010", "Global noise")
 DIAGNOSTIC_FROM = _own("N011", "Diagnostic from")
 LIMITED_FROM = _own("N012", "Limited from")
 MINIMUM_SLICES = _own("N013", "Slices needed")
+FINE_TO_COARSE = _own("N014", "Noise, fine to coarse")
+STREAK_INDEX = _own("N015", "Streak index")
 
 FLAG = _own("Q001", "Flag")
 CONFIDENCE = _own("Q002", "Confidence of verdict")
@@ -145,6 +149,8 @@ _REASON_VALUES = {
     Reason.SCORER_ERROR: "R023",
     Reason.SUPERSEDED: "R024",
     Reason.FILE_MISSING: "R025",
+    Reason.UNFAMILIAR: "R026",
+    Reason.PHYSICS: "R027",
 }
 
 REASONS = {
@@ -161,10 +167,16 @@ PLACES_UNIT = Code("{places}", "UCUM", "places")
 PERCENT = Code("%", "UCUM", "percent")
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 MILLIMETRE = Code("mm", "UCUM", "millimeter")
+MILLIGRAY = Code("mGy", "UCUM", "milligray")
+RATIO = Code("{ratio}", "UCUM", "ratio")
 
 PHYSICS = {
     "noise_hu": (GLOBAL_NOISE, HOUNSFIELD),
+    "noise_fine_to_coarse": (FINE_TO_COARSE, RATIO),
+    "streak_index": (STREAK_INDEX, RATIO),
     "water_equivalent_diameter_mm": (WATER_EQUIVALENT_DIAMETER, MILLIMETRE),
+    "ctdi_vol_mgy": (CTDI_VOL, MILLIGRAY),
+    "ssde_mgy": (SSDE, MILLIGRAY),
 }
 """Measures of a stack that the report prints: name in `StackSummary.physics` -> concept, unit."""
 

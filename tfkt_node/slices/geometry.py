@@ -43,6 +43,9 @@ SAME_PLANE_DEG = 1.0
 SAME_POSITION_MM = 0.01
 """Decimal strings of one position differ by less than this."""
 
+CTDI_PHANTOMS_MM = {"113690": 160.0, "113691": 320.0}
+"""IEC Head and Body Dosimetry Phantom (PS3.16 CID 4052), all codes of DCM."""
+
 GAP_FACTOR = 1.5
 """A step longer than this many median steps means a missing slice."""
 
@@ -118,6 +121,7 @@ def _slice(
     if spacing is not None and min(spacing) <= 0:
         spacing = None
     content = functional_group(ds, frame, "FrameContentSequence")
+    exposure = functional_group(ds, frame, "CTExposureSequence") or ds
     return SliceGeometry(
         instance=ref,
         frame=frame,
@@ -133,6 +137,8 @@ def _slice(
         image_type=_image_type(ds, frame),
         instance_number=integer(ds, "InstanceNumber"),
         body_part=_body_part(ds, frame),
+        ctdi_vol_mgy=_positive(decimal(exposure, "CTDIvol")),
+        ctdi_phantom_mm=_ctdi_phantom_mm(exposure),
     )
 
 
@@ -178,6 +184,16 @@ def _body_part(ds: Dataset, frame: int | None) -> str:
     region = item(anatomy, "AnatomicRegionSequence") if anatomy is not None else None
     meaning = text(region, "CodeMeaning") if region is not None else ""
     return (meaning or text(ds, "BodyPartExamined")).upper()
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and value > 0 else None
+
+
+def _ctdi_phantom_mm(exposure: Dataset) -> float | None:
+    """Diameter of the phantom that CTDIvol is given for: the wrong one is a factor of 2."""
+    phantom = item(exposure, "CTDIPhantomTypeCodeSequence")
+    return None if phantom is None else CTDI_PHANTOMS_MM.get(text(phantom, "CodeValue"))
 
 
 # --------------------------------------------------------------------------- one stack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,13 @@ def decide(
     *,
     age_known: bool,
     errors: Sequence[float],
+    doubts: Mapping[int, Collection[Reason]],
 ) -> Decision | None:
     """Give a revision its verdict; None where no stack has a score.
 
     errors: of a series, true less given score, as the bundle's card has them: quantiles at even
-    steps from 0 to 100 %.
+    steps from 0 to 100 %. doubts: reasons for low confidence found in the slices of a
+    stack, by its index.
 
     The worst stack with `min_slices` in-scope slices decides; where none has so many, the best
     populated one does and the verdict is LOW_CONFIDENCE(TOO_FEW_SLICES). Other reasons for low
@@ -80,14 +82,15 @@ def decide(
         index, score, stack = min(populated, key=lambda entry: entry[1])
     else:
         index, score, stack = max(scored, key=lambda entry: (entry[2].in_scope, -entry[1]))
-    doubts = {
+    holding = {
         Reason.TOO_FEW_SLICES: not populated,
         Reason.COVERAGE: stack.gaps > 0 or stack.repeated > 0,
         Reason.AGE_UNKNOWN: not age_known,
         Reason.INTERVAL: criteria.flag_below is not None
         and chance_beyond(criteria.flag_below, score, errors) > UNSURE_CHANCE,
+        **dict.fromkeys(doubts.get(index, ()), True),
     }
-    reasons = tuple(reason for reason, holds in doubts.items() if holds)
+    reasons = tuple(reason for reason, holds in holding.items() if holds)
     verdict = verdict_of(score, criteria)
     return Decision(
         deciding_stack=index,
