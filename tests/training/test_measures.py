@@ -1,91 +1,49 @@
-"""Measures say what their names say."""
+"""A draw of a bootstrap is worth exactly what its repeated rows are."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, rankdata, spearmanr
 
-from tfkt_node.training.collection import Part
-from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import (
-    agreement,
-    falls_with_dose,
-    gains_by_smoothing,
-    half_width,
-    order_of_halves,
-)
+from tfkt_node.training.measures import correlation, once, ranks, srocc
 
-CLEAN = Row(
-    file="a.png",
-    patient="a",
-    part=Part.TEST,
-    region="chest",
-    kind="clean",
-    draw=0,
-    kernel="soft",
-    dose=1.0,
-    detail="",
-    own=10.0,
-    inserted=0.0,
-    streaks=0.0,
-    transfer=(1.0, 1.0, 1.0),
-    u=6.0,
-    source_u=6.0,
+few = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), min_size=3, max_size=20
 )
 
 
-def rows(*kinds: tuple[str, float]) -> list[Row]:
-    return [dataclasses.replace(CLEAN, kind=kind, dose=dose) for kind, dose in kinds]
+@settings(deadline=None, max_examples=40)
+@given(few)
+def test_weight_counts_as_repeats(images):
+    """Ranks and Spearman's correlation are scipy's of the rows, each as often as it weighs."""
+    truth, said, weight = np.array(images, float).T
+    repeats = weight.astype(int)
+    many_truth, many_said = np.repeat(truth, repeats), np.repeat(said, repeats)
+
+    rank = ranks(truth, weight[None])[0]
+    found = srocc(truth, said, weight[None])[0]
+
+    assert np.repeat(rank, repeats) == pytest.approx(rankdata(many_truth))
+    if len(set(many_truth)) > 1 and len(set(many_said)) > 1:
+        assert found == pytest.approx(spearmanr(many_truth, many_said).statistic, abs=1e-9)
 
 
-DOSES = rows(("clean", 1), ("dose", 1 / 2), ("dose", 1 / 4), ("dose", 1 / 8), ("dose", 1 / 10))
+def test_each_draw_has_its_own_correlation():
+    """Draws are independent rows of one matrix; a value that does not vary has none."""
+    truth, said = np.array([1.0, 2, 3, 9]), np.array([1.0, 2, 3, 0])
+    weights = np.array([[1.0, 1, 1, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
+
+    found = correlation(truth, said, weights)
+
+    assert found[:2] == pytest.approx([1, pearsonr(truth, said).statistic])
+    assert np.isnan(found[2])
 
 
-def test_falling_scores_must_fall_strictly():
-    """Full, half, quarter and tenth of the dose: a tie is not a fall."""
-    assert falls_with_dose(DOSES, np.array([3.9, 3.8, 3.1, 2.2, 2.0])) == 1
-    assert falls_with_dose(DOSES, np.array([4.0, 4.0, 3.1, 2.2, 2.0])) == 0
-    assert falls_with_dose(DOSES, np.array([3.9, 3.8, 3.1, 2.2, 3.2])) == 0
+def test_once_is_the_plain_correlation():
+    """The draw that holds every row once is the sample itself."""
+    truth, said = np.array([3.0, 1, 2, 2]), np.array([2.0, 2, 1, 3])
 
-
-def test_order_counts_steps_of_a_factor_two():
-    """Of the three halvings here one is in the wrong order; the tenth is no halving."""
-    assert order_of_halves(DOSES, np.array([6, 5, 5.5, 3, 9.0])) == pytest.approx(2 / 3)
-
-
-def test_smoothing_is_compared_at_equal_dose():
-    """A smoothed slice is held against the unsmoothed one of the same dose."""
-    some = rows(("clean", 1), ("dose", 1 / 4), ("smoothed", 1), ("smoothed", 1 / 4))
-
-    above, change = gains_by_smoothing(some, np.array([6, 4, 5.5, 4.5]))
-
-    assert (above, change) == (0.5, 0.0)
-
-
-def test_agreement_of_equal_values_is_perfect():
-    """Equal values correlate and have no error; two values correlate with nothing."""
-    same = agreement(np.arange(5.0), np.arange(5.0))
-
-    assert (same.n, same.mae) == (5, 0)
-    assert same.srocc == pytest.approx(1)
-    assert same.plcc == pytest.approx(1)
-    assert np.isnan(agreement(np.arange(2.0), np.arange(2.0)).srocc)
-
-
-def test_interval_counts_patients_not_slices():
-    """A patient with many slices weighs no more than one with a single slice."""
-    one_each = [dataclasses.replace(CLEAN, patient=f"p{i}") for i in range(9)]
-    many = one_each + [dataclasses.replace(CLEAN, patient="p0")] * 500
-    error = np.arange(1.0, 10.0)
-
-    assert half_width(one_each, error, 0.8, seed=0) == 8
-    assert half_width(many, np.concatenate([error, np.full(500, 1.0)]), 0.8, seed=0) == 8
-
-
-def test_too_few_patients_give_no_interval():
-    """Nine patients are needed for 90 %: with eight the interval is the whole scale."""
-    eight = [dataclasses.replace(CLEAN, patient=f"p{i}") for i in range(8)]
-
-    assert half_width(eight, np.ones(8), 0.9, seed=0) == np.inf
+    assert srocc(truth, said, once(4)) == pytest.approx(spearmanr(truth, said).statistic)

@@ -11,7 +11,7 @@ import numpy as np
 from tfkt_node.training import bootstrap
 from tfkt_node.training.conformal import scores
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array, correlation, once, srocc
+from tfkt_node.training.measures import Float64Array, correlation, once, ranks, srocc
 
 SUBSETS: Mapping[str, Callable[[Row], bool]] = MappingProxyType(
     {
@@ -87,13 +87,16 @@ def gains(
     """
     found = []
     for name, at in _subsets(rows).items():
-        truth, patients = _labels(rows, at), _patients(rows, at)
+        patients = _patients(rows, at)
         # The first draw is the rows as they are, the others are the bootstrap's.
         weights = np.concatenate([once(len(at)), bootstrap.draws(patients, seed)])
-        model = np.mean([srocc(truth, one, weights) for one in u[:, at]], axis=0)
+        true = ranks(_labels(rows, at), weights)
+        model = np.mean(
+            [correlation(true, ranks(one, weights), weights) for one in u[:, at]], axis=0
+        )
         may_claim = len(set(patients)) >= bootstrap.MIN_PATIENTS
         for rival, said in rivals.items():
-            other = srocc(truth, said[at], weights)
+            other = correlation(true, ranks(said[at], weights), weights)
             ahead = model - other
             low, high = bootstrap.bounds(ahead[1:]) if may_claim else (np.nan, np.nan)
             found.append(Gain(name, rival, float(other[0]), float(ahead[0]), low, high))
