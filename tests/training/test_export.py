@@ -5,6 +5,8 @@ import tomllib
 import numpy as np
 import pytest
 
+from tfkt_node.iqa.feature_distance import fit
+
 pytestmark = pytest.mark.station
 
 
@@ -39,7 +41,10 @@ def written(export, tmp_path_factory):
         recipe="[fit]\nepochs = 8\n",
     )
     folder = tmp_path_factory.mktemp("bundles") / "new" / "written"
-    return network, export.write_bundle(folder, network, description, export.golden_slices())
+    vectors = np.random.default_rng(5).normal(size=(40, network.features.channels))
+    distance = fit(vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)])
+    golden = export.golden_slices()
+    return network, export.write_bundle(folder, network, description, golden, distance)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
