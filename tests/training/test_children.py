@@ -8,7 +8,7 @@ import scipy.ndimage as ndi
 
 from tfkt_node.iqa.physics import water_equivalent_diameter_mm
 from tfkt_node.iqa.scope import find_body
-from tfkt_node.training.children import PIXEL_MM, SCALES, child, fitting_pixel_mm
+from tfkt_node.training.children import PIXEL_MM, SCALES, child
 from tfkt_node.training.tissue import even_tissue, noise_hu
 
 SIZE = 512
@@ -78,8 +78,19 @@ def test_averaging_keeps_what_there_is():
 
 def test_a_field_of_view_fits_the_body():
     """Small bodies get the finest pixels, large ones the coarsest."""
-    assert fitting_pixel_mm(disc(), ADULT_MM, 0.35) == PIXEL_MM[0]
-    assert fitting_pixel_mm(disc(), ADULT_MM, 1.2) == PIXEL_MM[1]
+    assert child(disc(), ADULT_MM, 0.35).pixel_mm == PIXEL_MM[0]
+    assert child(disc(), ADULT_MM, 1.2).pixel_mm == PIXEL_MM[1]
+
+
+def test_a_body_cut_by_the_field_of_view_gets_no_straight_sides():
+    """What the adult's slice cuts off is outside the child's as well."""
+    cut = np.full((SIZE, SIZE), -1000, np.float32)
+    cut[:, :-60] = disc()[:, 60:]
+
+    small = child(cut, ADULT_MM, 0.5)
+
+    assert small.pixel_mm == 0.5 * ADULT_MM
+    assert (small.hu[:, 0] > -500).any()
 
 
 def test_air_has_no_child():

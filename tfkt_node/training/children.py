@@ -43,38 +43,25 @@ class Child:
     own_noise_hu: float
 
 
-def fitting_pixel_mm(hu: FloatArray, pixel_mm: float, scale: float) -> float:
-    """Return the pixel size, within PIXEL_MM, at which the shrunken body fills the slice.
-
-    hu: (size, size), the adult, with pixels of pixel_mm. A body too large for 0.6 mm is cut off.
-    Raises ValueError when no body is found.
-    """
-    outline = find_body(hu).outline
-    if outline is None:
-        raise ValueError("no body is found in the slice")
-    left, top, right, bottom = outline
-    extent_mm = max(right - left, bottom - top) * pixel_mm * scale
-    return float(np.clip(_ROOM * extent_mm / hu.shape[0], *PIXEL_MM))
-
-
 def child(
     hu: FloatArray, pixel_mm: float, scale: float, pixel_child_mm: float | None = None
 ) -> Child:
     """Shrink the body of an adult's slice and sample it in a child's field of view.
 
     hu: (size, size), HU, with pixels of pixel_mm. scale: of the child to the adult, as in SCALES.
-    pixel_child_mm: by `fitting_pixel_mm` when None. The body is centred; each pixel is the average
-    over its area, so that the adult's noise falls where pixels grow coarser.
+    pixel_child_mm: when None, within PIXEL_MM so that the body fills the slice; a body that the
+    adult's field of view cuts is cut alike, whatever pixels that takes. The body is centred; each
+    pixel is the average over its area, so that the adult's noise falls where pixels grow coarser.
     own_noise_hu of the result is the lower of what `tissue.noise_hu` measures before and after:
     averaging adds no noise, but anatomy that shrinks below the 9 pixels of the measurement looks
     like it. Raises ValueError when no body is found.
     """
+    top, bottom, left, right = _frame(hu)
     if pixel_child_mm is None:
-        pixel_child_mm = fitting_pixel_mm(hu, pixel_mm, scale)
-    outline = find_body(hu).outline
-    if outline is None:
-        raise ValueError("no body is found in the slice")
-    left, top, right, bottom = outline
+        whole = bottom - top == hu.shape[0]
+        extent_mm = max(bottom - top, right - left) * pixel_mm * scale
+        fitting = np.clip(_ROOM * extent_mm / hu.shape[0], *PIXEL_MM)
+        pixel_child_mm = scale * pixel_mm if whole else float(fitting)
     step = pixel_child_mm / (scale * pixel_mm)
     above_air = hu - AIR_HU
     for axis, middle in enumerate(((top + bottom) / 2, (left + right) / 2)):
@@ -94,3 +81,16 @@ def _averaged(values: FloatArray, edges: npt.NDArray[np.float64], axis: int) -> 
     inside = np.clip(edges, 0, values.shape[axis])
     sums = CubicSpline(np.arange(values.shape[axis] + 1), so_far, axis=axis)(inside)
     return np.asarray(np.diff(sums, axis=axis) / (edges[1] - edges[0]), np.float32)
+
+
+def _frame(hu: FloatArray) -> tuple[int, int, int, int]:
+    """Return the box around the body, (top, bottom, left, right) in pixels; all if it is cut."""
+    body = find_body(hu)
+    if body.outline is None:
+        raise ValueError("no body is found in the slice")
+    left, top, right, bottom = body.outline
+    # The mask loses up to a cell at its edge.
+    room = min(left, top, hu.shape[1] - right, hu.shape[0] - bottom)
+    if room <= body.block:
+        return 0, hu.shape[0], 0, hu.shape[1]
+    return top, bottom, left, right
