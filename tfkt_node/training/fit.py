@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
-from tfkt_node.iqa.uncertainty import squash
+from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, squash
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
@@ -47,7 +47,7 @@ def fit(rows: Sequence[Row], maps: HalfArray, job: Job, track: Track) -> Network
     After each epoch everything is saved, so that a run that was stopped goes on there. The same
     job, rows and maps give the same weights on one machine, stopped or not.
     """
-    with _one_thread():
+    with one_thread():
         return _Fit(rows, maps, job).run(track)
 
 
@@ -62,8 +62,7 @@ class _Fit:
             for part in (self.network.bridge, self.network.swin, self.network.head)
             for parameter in part.parameters()
         ]
-        u = torch.tensor([row.u for row in rows], dtype=torch.float32)
-        self.u = u.clamp(*job.fit.u_range)
+        self.u = torch.tensor([row.u for row in rows], dtype=torch.float32)
         self.scores = torch.from_numpy(squash(self.u.numpy())).float()
         self.batches = Batches([rows[place].file for place in job.places], job.places, job.fit)
         recipe = job.fit
@@ -102,7 +101,8 @@ class _Fit:
         tokens = self.network.tokens_from_maps(maps)
         if isinstance(head, OrdinalHead):
             return ranked_probability_score(head.logits(tokens), self.scores[batch]).mean()
-        said, truth = head(tokens), self.u[batch]
+        said = _bent(head(tokens), recipe.beyond)
+        truth = _bent(self.u[batch], recipe.beyond)
         loss = functional.smooth_l1_loss(said, truth, beta=recipe.loss_bend)
         apart = functional.smooth_l1_loss(
             _differences(said, recipe.versions),
@@ -172,6 +172,12 @@ class Batches:
             yield np.concatenate([shares[place] for place in chosen])
 
 
+def _bent(u: Tensor, beyond: float) -> Tensor:
+    """Count u outside 0..4 only by a part: there it hardly moves the score."""
+    inside = u.clamp(LOWEST, HIGHEST)
+    return inside + beyond * (u - inside)
+
+
 def _differences(u: Tensor, versions: int) -> Tensor:
     """Return (slices, versions, versions): each version less each other of its slice."""
     of_slice = u.view(-1, versions)
@@ -207,7 +213,7 @@ def _whole(items: Places, size: int) -> Iterator[Places]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Several threads add up in another order, which would end in other weights."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -31,7 +31,7 @@ BAND_PX = (1.0, 2.0, 4.0)
 """Widths of the bands: differences of Gaussians with this sigma and half of it, each double the
 last."""
 
-BAND_SHARE = (0.6, 0.3, 0.1)
+BAND_SHARE = (0.6, 0.35, 0.05)
 """How much each band counts."""
 
 STANDARD_RESPONSE = (0.550, 0.284, 0.117)

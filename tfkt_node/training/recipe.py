@@ -23,8 +23,7 @@ class DataRecipe:
     dose a slice was taken with; each slice varies them all by one factor of up to dose_jitter.
     views: range of the views of a thinned scan; thinned: the dose of each thinned version.
     smoothed: doses that are smoothed, each time with another filter. tested_smoothed: filters that
-    are never fitted to, with doses: the median stands for filters unknown; a Gaussian is a softer
-    kernel, and kernels are varied beside. child_doses: doses of a child-size
+    are never fitted to, with doses. child_doses: doses of a child-size
     body. folds: parts of the patients, each tested on a network that never saw it.
     """
 
@@ -37,12 +36,7 @@ class DataRecipe:
     views: tuple[int, int] = (60, 360)
     thinned: tuple[float, ...] = (1.0, 1.0, 1 / 2, 1 / 4, 1 / 8)
     smoothed: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16)
-    tested_smoothed: tuple[tuple[str, float], ...] = (
-        ("median", 1 / 4),
-        ("median", 1 / 8),
-        ("gaussian", 1 / 4),
-        ("gaussian", 1 / 8),
-    )
+    tested_smoothed: tuple[tuple[str, float], ...] = (("median", 1 / 4), ("median", 1 / 8))
     child_doses: tuple[float, ...] = (1 / 2, 1 / 8)
 
 
@@ -52,8 +46,8 @@ class FitRecipe:
 
     A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
     weight `difference` at the differences of u within a slice. rate: highest learning rate of the
-    one-cycle schedule, reached after the warm_up share of the steps. u_range: labels are cut to it,
-    where more says no more about the score. loss_bend: where the smooth
+    one-cycle schedule, reached after the warm_up share of the steps. beyond: how much u counts
+    outside 0..4, where it hardly moves the score. loss_bend: where the smooth
     L1 loss turns from square to line, in points of u.
     """
 
@@ -68,7 +62,7 @@ class FitRecipe:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     loss_bend: float = 0.3
-    u_range: tuple[float, float] = (-1.5, 6.0)
+    beyond: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
