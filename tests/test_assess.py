@@ -67,9 +67,9 @@ DISTANCE = FeatureDistance(
     axes=np.empty((1, 0)),
     spread=np.empty(0),
     rest=np.array(1.0),
-    threshold=np.array(400.0),
+    threshold=np.array(300.0),
 )
-"""Its one feature is the mean of a slice: outside lies what is all lung, or fills the image."""
+"""Its one feature is the mean of a slice: outside lies a body that fills the image."""
 
 
 @pytest.fixture
@@ -276,8 +276,8 @@ def test_slice_unlike_those_of_the_training_is_not_assessed(
     write: Callable[..., InstanceRef],
 ) -> None:
     """What passes header and pixels, but is too far off by its features, is said with a reason."""
-    huge = person()[128:384, 128:384].repeat(2, axis=0).repeat(2, axis=1)
-    odd = write(ct(huge, InstanceNumber=99), "odd")
+    zoomed = np.linspace(60, 451, 512).astype(int)
+    odd = write(ct(person()[np.ix_(zoomed, zoomed)], InstanceNumber=99), "odd")
 
     found = assess([*series(5), odd])
 
@@ -299,6 +299,29 @@ def test_kernel_and_physics_lower_the_confidence(
 
     assert (found.verdict, found.confidence) == (Verdict.DIAGNOSTIC, Confidence.LOW_CONFIDENCE)
     assert found.confidence_reasons == (Reason.KERNEL, Reason.PHYSICS)
+
+
+def test_face_among_skulls_is_a_head(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+) -> None:
+    """Half the slices have a closed skull: the others get no score either."""
+    skull = person()
+    y, x = np.mgrid[:512, :512] - 255.5
+    skull[np.abs(np.hypot(y, x) * 0.7 - 110) < 5] = 900
+    skull[np.hypot(y, x) * 0.7 > 120] = -1000
+    heads = []
+    for number in range(3):
+        ds = ct(skull, InstanceNumber=50 + number)
+        ds.ImagePositionPatient = [0, 0, 5 * (50 + number)]
+        heads.append(write(ds, f"head{number}"))
+
+    found = assess([*series(3), *heads])
+
+    assert (found.outcome, found.reason) == (Outcome.NOT_ASSESSED, Reason.HEAD)
+    assert {one.score for stack in found.stacks for one in stack.slices} == {None}
+    assert assess([*series(4), *heads]).outcome is Outcome.ASSESSED
 
 
 def test_dose_of_the_header_stands_beside_the_score(
@@ -382,7 +405,7 @@ def test_other_matrices_reach_the_engine_on_its_grid(
     assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
 ) -> None:
     """256 and 768 are in scope, with rows and columns kept for the audit."""
-    small = write(ct(person()[128:384, 128:384], InstanceNumber=1), "small")
+    small = write(ct(person()[:256, :256], InstanceNumber=1), "small")
     large = write(ct(np.pad(person(), 128, constant_values=-1000), InstanceNumber=2), "large")
 
     found = assess([small, large])

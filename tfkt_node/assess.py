@@ -133,6 +133,8 @@ class Assessor:
                 scores.append(score)
                 if score.in_scope:
                     measured.append(one.measures)
+        if scope.is_head_scan([one.reason for one in scores]):
+            scores, measured = [_withheld(one, Reason.HEAD) for one in scores], []
         found.record(stack.slices, scores)
         return statistics.summarize(stack, scores, measured, criteria.diagnostic_from)
 
@@ -162,6 +164,13 @@ class Assessor:
             reason=one.reason or why_none,
             outline=one.outline,
         )
+
+
+def _withheld(one: SliceScore, reason: Reason) -> SliceScore:
+    """Take the score away from a slice that has one."""
+    if not one.in_scope:
+        return one
+    return replace(one, score=None, interval=None, in_scope=False, reason=reason)
 
 
 def _doubts(summary: StackSummary) -> list[Reason]:

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfkt_node.iqa.scope import find_body, header_reason, pixel_reason
+from tfkt_node.iqa.scope import (
+    find_body,
+    header_reason,
+    is_head_scan,
+    is_sharp_kernel,
+    pixel_reason,
+)
 from tfkt_node.records import CT_IMAGE, FloatArray, InstanceRef, Reason, SliceGeometry
 from tfkt_node.slices import decoding
 
@@ -90,6 +96,45 @@ def test_small_matrix_is_out(rows: int, columns: int) -> None:
     assert header_reason(header(rows=256, columns=256)) is None
 
 
+@pytest.mark.parametrize(
+    ("kernel", "is_sharp"),
+    [
+        ("LUNG", True),
+        ("BONEPLUS", True),
+        ("EDGE", True),
+        ("B60f", True),
+        ("B70s", True),
+        ("Br64d\\3", True),
+        ("Bl57f", True),
+        ("I70f\\3", True),
+        ("FC30", True),
+        ("FC51", True),
+        ("L", True),
+        ("YE", True),
+        ("STANDARD", False),
+        ("SOFT", False),
+        ("DETAIL", False),
+        ("CHST", False),
+        ("B20f", False),
+        ("B31f", False),
+        ("AB50", False),
+        ("B50s", False),
+        ("Br40d", False),
+        ("H60s", True),
+        ("FC08", False),
+        ("FC17", False),
+        ("B", False),
+        ("D", False),
+        ("UB", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_kernels_for_lung_and_bone_are_told_by_name(kernel: str | None, is_sharp: bool) -> None:
+    """Of four makers; a name that nobody knows is no doubt."""
+    assert is_sharp_kernel(kernel) is is_sharp
+
+
 # --------------------------------------------------------------------------- made pixels
 
 
@@ -153,12 +198,42 @@ def test_water_and_flat_images_are_phantoms() -> None:
     assert pixel_reason(find_body(np.full((512, 512), 40, np.float32)), SPACING) is Reason.PHANTOM
 
 
+def cylinder(inserts: list[tuple[float, float, float]], *, noise: float) -> FloatArray:
+    """Plastic of 100 HU with inserts: (distance from the centre in mm, radius in mm, HU)."""
+    _, hu = disc(100, 100)
+    y, x = (np.mgrid[:512, :512] - 255.5) * SPACING[0]
+    for number, (away, radius, value) in enumerate(inserts):
+        angle = 2 * math.pi * number / len(inserts)
+        hu[np.hypot(y - away * math.sin(angle), x - away * math.cos(angle)) < radius] = value
+    hu += np.random.default_rng(2).normal(0, noise, hu.shape).astype(np.float32)
+    return hu
+
+
+@pytest.mark.parametrize("noise", [3, 20, 60])
+@pytest.mark.parametrize(
+    ("away", "radius", "values"),
+    [
+        (58, 6, (-1000, -200, -100, -35, 120, 340, 990, -1000)),  # sensitometry
+        (55, 11, (-700, -500, -90, -50, 50, 200, 450, 1200)),  # electron density
+        (86, 7, (-1000, -1000, -1000, -1000)),  # dose, with holes for a chamber
+    ],
+)
+def test_cylinder_with_inserts_is_a_phantom(
+    away: float, radius: float, values: tuple[float, ...], noise: float
+) -> None:
+    """Inserts of any material leave most of a phantom one value; so does noise."""
+    hu = cylinder([(away, radius, value) for value in values], noise=noise)
+
+    assert pixel_reason(find_body(hu), SPACING) is Reason.PHANTOM
+
+
 def skull(*, gap_share: float = 0.0) -> FloatArray:
     distance, hu = disc(85, 40)
     hu[(distance > 70) & (distance < 78)] = 900
     y, x = np.mgrid[:512, :512] - 255.5
     angle = np.arctan2(y, x)
     hu[(np.abs(angle) < math.pi * gap_share) & (distance > 70) & (distance < 78)] = 40
+    hu[distance < 30] = -60
     return hu
 
 
@@ -167,6 +242,23 @@ def test_closed_shell_of_bone_under_the_skin_is_a_head() -> None:
     assert pixel_reason(find_body(skull()), SPACING) is Reason.HEAD
     assert pixel_reason(find_body(skull(gap_share=0.2)), SPACING) is Reason.HEAD
     assert pixel_reason(find_body(skull(gap_share=0.5)), SPACING) is None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "is_head"),
+    [
+        ([Reason.HEAD, Reason.HEAD, None, Reason.NO_BODY], True),
+        ([Reason.HEAD, None], True),
+        ([Reason.HEAD, None, None], False),
+        ([Reason.NO_BODY], False),
+        ([], False),
+    ],
+)
+def test_stack_of_as_many_skulls_as_others_is_a_head(
+    reasons: list[Reason | None], is_head: bool
+) -> None:
+    """A face alone is not told from a body; among skulls it is. One skull over a body is not."""
+    assert is_head_scan(reasons) is is_head
 
 
 def test_ring_of_ribs_around_lungs_is_no_head() -> None:
@@ -186,6 +278,26 @@ def test_head_by_header_counts_where_the_size_agrees() -> None:
     assert pixel_reason(face, SPACING, "BRAIN") is Reason.HEAD
     assert pixel_reason(face, SPACING, "CHEST") is None
     assert pixel_reason(chest, SPACING, "BRAIN") is None
+
+
+def test_body_cut_off_by_the_field_of_view_is_in_scope() -> None:
+    """Shoulders and arms beyond the field of view are no reason; the outline ends at its edge."""
+    body = find_body(person()[150:406, 100:356])
+
+    assert pixel_reason(body, SPACING) is None
+    assert body.outline == (0, 0, 256, 256)
+
+
+def test_metal_is_no_reason_and_changes_no_outline() -> None:
+    """Metal at 3071 HU, a pixel or a hip joint, is for the score to judge."""
+    bare = person()
+    for half_width in (0, 20):
+        hu = bare.copy()
+        hu[330 - half_width : 331 + half_width, 200 - half_width : 201 + half_width] = 3071
+        body = find_body(hu)
+
+        assert pixel_reason(body, SPACING) is None
+        assert body.outline == find_body(bare).outline
 
 
 def test_sizes_are_not_judged_without_pixel_spacing() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -50,9 +51,10 @@ TISSUE_ABOVE_HU = -400.0
 LEAST_BODY_SHARE = 0.02
 LEAST_BODY_MM = 75.0
 """Equivalent diameter; a newborn's trunk has about 100 mm."""
-LEAST_SPREAD_HU = 40.0
-"""Between the 5th and 95th percentile of a body's coarse means. People have fat and muscle, 150
-HU apart; a water phantom has one value."""
+ONE_VALUE_HU = 20.0
+ONE_VALUE_SHARE = 0.75
+"""Share of a body within 20 HU, in means over 8 mm, that only a phantom has: bodies on file at most
+0.5, cylinders of water or plastic 0.8 and more, with inserts and up to 60 HU of noise."""
 
 HEAD_SHELL_MM = 20.0
 HEAD_BONE_HU = 300.0
@@ -114,6 +116,15 @@ def is_sharp_kernel(kernel: str | None) -> bool:
     return kernel is not None and SHARP_KERNELS.search(kernel.upper()) is not None
 
 
+def is_head_scan(reasons: Sequence[Reason | None]) -> bool:
+    """Say whether a stack, by the reason of each of its slices, is the scan of a head.
+
+    Then its faces and necks, which have no closed skull and would pass one by one, are out too.
+    """
+    skulls = sum(reason is Reason.HEAD for reason in reasons)
+    return skulls > 0 and skulls >= sum(reason is None for reason in reasons)
+
+
 def find_body(hu: FloatArray) -> Body:
     """Find the body in a slice: (rows, columns) float32, HU, without padding.
 
@@ -144,7 +155,7 @@ def pixel_reason(
     spacing_mm: (between rows, between columns); None: sizes are not judged. body_part: Body Part
     Examined; a head by header counts where the size agrees.
     HEAD: a shell of bone under the skin in most directions. NO_BODY: nothing, or too little.
-    PHANTOM: one and the same value throughout.
+    PHANTOM: nearly one value throughout, as in cylinders of water or plastic, inserts or not.
     """
     if spacing_mm is not None and _is_head(body, spacing_mm):
         return Reason.HEAD
@@ -155,11 +166,7 @@ def pixel_reason(
         return Reason.HEAD
     if diameter_mm is not None and diameter_mm < LEAST_BODY_MM:
         return Reason.NO_BODY
-    inside = ndimage.binary_erosion(body.mask, np.ones((3, 3)), iterations=2)
-    values = body.means[inside if inside.any() else body.mask]
-    if np.subtract(*np.percentile(values, [95, 5])) < LEAST_SPREAD_HU:
-        return Reason.PHANTOM
-    return None
+    return Reason.PHANTOM if _share_of_one_value(body) >= ONE_VALUE_SHARE else None
 
 
 # --------------------------------------------------------------------------- header
@@ -204,6 +211,15 @@ def _outline(mask: BoolArray, block: int) -> tuple[int, int, int, int] | None:
 def _diameter_mm(mask: BoolArray, block: int, spacing_mm: tuple[float, float]) -> float:
     area = float(mask.sum()) * block**2 * spacing_mm[0] * spacing_mm[1]
     return 2 * math.sqrt(area / math.pi)
+
+
+def _share_of_one_value(body: Body) -> float:
+    """Largest share of the body, without its surface, whose values lie within ONE_VALUE_HU."""
+    inside = ndimage.binary_erosion(body.mask, np.ones((3, 3)), iterations=2)
+    means = ndimage.uniform_filter(body.means, 3)
+    values = np.sort(means[inside if inside.any() else body.mask])
+    counts = np.searchsorted(values, values + ONE_VALUE_HU, "right") - np.arange(values.size)
+    return float(counts.max()) / values.size
 
 
 def _is_head(body: Body, spacing_mm: tuple[float, float]) -> bool:
