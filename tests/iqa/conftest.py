@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from tfkt_node.iqa.bundle import Bundle
+from tfkt_node.iqa.feature_distance import fit
 from tfkt_node.iqa.uncertainty import Calibration
 
 
@@ -18,6 +20,28 @@ def torch(require_module) -> ModuleType:
     import torch
 
     return torch
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch) -> ModuleType:
+    """The module torchvision, also where its wheel was built for another torch.
+
+    Only its networks in Python are used; timm's import brings the guard.
+    """
+    from tfkt_node.iqa.timm_import import import_timm
+
+    import_timm()
+    import torchvision
+
+    return torchvision
+
+
+@pytest.fixture(scope="session")
+def kan(torch) -> ModuleType:
+    """tfkt_node.iqa.efficient_kan, imported late: it needs torch."""
+    from tfkt_node.iqa import efficient_kan
+
+    return efficient_kan
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +65,6 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, torch) -> Bundle:
         recipe="seed = 3\n",
     )
     folder = Path(tmp_path_factory.mktemp("bundles")) / "random"
-    return write_bundle(folder, network, description, golden_slices())
+    vectors = np.random.default_rng(3).normal(size=(40, network.features.channels))
+    distance = fit(vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)])
+    return write_bundle(folder, network, description, golden_slices(), distance)
