@@ -36,15 +36,12 @@ def test_train_refuses_a_recipe_it_does_not_know(run, tmp_path, capsys):
     assert "epoch is not a constant of a recipe" in capsys.readouterr().err
 
 
-def test_evaluate_needs_the_patients_of_the_card(run, tmp_path, capsys):
-    """Other data than the bundle was tested on give no figures under its name."""
-    (tmp_path / "ct-clean").mkdir()
-    (tmp_path / "ct-clean" / "index.csv").write_text("file,patient,region,pixel_mm\n")
-
+def test_evaluate_names_the_missing_images(run, tmp_path, capsys):
+    """Without the images that readers scored there is nothing to be judged by."""
     code = run(["evaluate", "--data", str(tmp_path)])
 
     assert code == 2
-    assert "lacks 13 of the 13 patients" in capsys.readouterr().err
+    assert "must hold the folder anchors" in capsys.readouterr().err
 
 
 def test_evaluate_names_a_bundle_that_is_not_there(run, tmp_path, capsys):

@@ -1,36 +1,47 @@
-"""`tfkt-node evaluate`: print the figures of a bundle's card, worked out anew."""
+"""`tfkt-node evaluate`: print the figures of a bundle on real images, worked out anew."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfkt_node.cli.options import Json
 from tfkt_node.cli.output import number, print_json, print_table
-from tfkt_node.cli.train import DataFolder, need_training, print_figures, track
+from tfkt_node.cli.train import need_training, print_figures, track
 
 if TYPE_CHECKING:
-    from tfkt_node.training.evaluation import RealImages
+    from tfkt_node.training.on_real_images import OnRealImages
 
 
 def evaluate(
-    data: DataFolder,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder that holds anchors, paired-dose and series; and LDCTIQAG2023_train, as "
+            "the challenge ships it, to be judged by its readers.",
+        ),
+    ],
     bundle: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="Name of a shipped bundle, or its folder.")
     ] = "tfkt-v2-lite",
     as_json: Json = False,
 ) -> None:
-    """Test a bundle on the patients its recipe held out, on scored images and real dose pairs.
+    """Test a bundle on scored images, real dose pairs and patients that nothing was fitted to.
 
-    Simulates every version anew: minutes. Needs the extra `train`.
+    Simulates versions of these patients' slices: a minute or two. The cross-validated figures of a
+    card are printed by `train`. Needs the extra `train`.
     """
     need_training()
     from tfkt_node.iqa.bundle import load
-    from tfkt_node.training import course
+    from tfkt_node.training.on_real_images import on_real_images
 
     shipped = load(bundle)
-    found = course.evaluate(shipped, data, track)
+    found = on_real_images(shipped, data, track)
     figures = found.figures()
     if as_json:
         document = {
@@ -41,20 +52,24 @@ def evaluate(
         print_json(document)
         return
     print_figures(figures)
-    _print_real(found.real)
+    _print_images(found)
 
 
-def _print_real(real: RealImages) -> None:
+def _print_images(found: OnRealImages) -> None:
     print_table(
         "Images that readers scored (two constants of the label were set on them)",
         ("image", ">readers", ">score", ">noise formula", ">label", ">label, left out"),
         [
-            (name, *map(number, (*scores, label.label, label.left_out)))
-            for (name, *scores), label in zip(real.anchors, real.labels, strict=True)
+            (
+                one.name,
+                *map(number, (one.readers, one.score, one.noise_formula)),
+                *map(number, (label.label, label.left_out)),
+            )
+            for one, label in zip(found.anchors, found.labels, strict=True)
         ],
     )
     print_table(
-        "Real pairs",
+        "Real pairs of doses",
         ("slice", ">full dose", ">quarter dose"),
-        [(name, *map(number, scores)) for name, *scores in real.pairs],
+        [(pair.name, number(pair.full), number(pair.quarter)) for pair in found.pairs],
     )

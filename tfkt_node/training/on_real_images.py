@@ -19,9 +19,11 @@ from tfkt_node.records import FloatArray
 from tfkt_node.training import comparison, ldctiqac, real_images, recipe
 from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
 from tfkt_node.training.baselines import noise_formula
+from tfkt_node.training.collection import CleanSlice
 from tfkt_node.training.dataset import Row, row_of
 from tfkt_node.training.evaluation import Figure, Named, behaviour_figures, named_figures
 from tfkt_node.training.measures import Float64Array
+from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.tissue import even_tissue, noise_hu
 from tfkt_node.training.track import Track
@@ -92,19 +94,19 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
 
     data: holds anchors, paired-dose and series. Raises Misconfigured when one is missing.
     """
+    anchors, pairs = real_images.anchors(data), real_images.dose_pairs(data)
+    slices, scored = real_images.series_slices(data), ldctiqac.scored_slices(data)
+    constants = recipe.read(bundle.folder / RECIPE).data
     engine, calibration = open_engine(bundle, "openvino"), bundle.calibration
 
     def score(slices: Iterable[FloatArray]) -> list[float]:
         u = engine.quality(np.stack(list(slices)))
         return squash(calibration.shift + calibration.slope * u).tolist()
 
-    anchors = real_images.anchors(data)
     noise = np.array([noise_hu(anchor.hu, even_tissue(anchor.hu)) for anchor in anchors])
     formula = np.clip(noise_formula(noise), LOWEST, HIGHEST).tolist()
     said = score(anchor.hu for anchor in anchors)
-    pairs = real_images.dose_pairs(data)
     full, quarter = score(p.full for p in pairs), score(p.quarter for p in pairs)
-    scored = ldctiqac.scored_slices(data)
     tracked = track(scored, len(scored), "Scoring LDCTIQAC")
     challenge = [score([read_slice(one.slice.path)])[0] for one in tracked]
     return OnRealImages(
@@ -114,7 +116,7 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
         ],
         anchor_labels(anchors),
         [ScoredPair(p.name, f, q) for p, f, q in zip(pairs, full, quarter, strict=True)],
-        unseen_versions(data, bundle, engine, track),
+        unseen_versions(slices, constants, engine, track),
         ldctiqac.against_readers(np.array([one.score for one in scored]), np.array(challenge))
         if scored
         else None,
@@ -122,12 +124,11 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
 
 
 def unseen_versions(
-    data: Path, bundle: Bundle, engine: Engine, track: Track
+    slices: Sequence[CleanSlice], constants: DataRecipe, engine: Engine, track: Track
 ) -> tuple[list[Row], Float64Array]:
-    """Simulate the recipe's versions of slices of the series, and let the engine say u, (1, n)."""
-    constants = recipe.read(bundle.folder / RECIPE).data
-    slices = real_images.series_slices(data)
-    rows, u = [], []
+    """Simulate the recipe's versions of each slice, and let the engine say u, (1, n)."""
+    rows: list[Row] = []
+    u: list[float] = []
     for clean in track(slices, len(slices), "Scoring the series"):
         made = list(versions(clean, constants))
         rows += [row_of(clean, 0, version) for version in made]
