@@ -94,6 +94,18 @@ def test_graph_is_in_single_precision(written):
     assert 'element_type="f16"' not in (bundle.folder / "model.xml").read_text()
 
 
+def test_graph_names_what_it_gives(written):
+    """Any tool that opens the graph sees quality, local quality and pooled maps, in this order."""
+    from tfkt_node.iqa.engine import import_openvino
+
+    network, bundle = written
+
+    outputs = import_openvino().Core().read_model(bundle.folder / "model.xml").outputs
+
+    assert [output.any_name for output in outputs] == ["u", "local", "pooled"]
+    assert tuple(outputs[2].shape) == (1, network.features.channels)
+
+
 def test_golden_slices_are_the_same_each_time(export):
     """Anyone can make the golden inputs again: whole HU, body in air, three levels of noise."""
     hu = export.golden_slices()

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from tfkt_node.iqa import bundle
-from tfkt_node.iqa.engine import GRID, import_openvino
+from tfkt_node.iqa.engine import GRID, Precision, import_openvino
+from tfkt_node.iqa.feature_distance import FeatureDistance
 from tfkt_node.iqa.features import WINDOW_HU
 from tfkt_node.iqa.network import Network
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration
@@ -28,7 +30,8 @@ class Description:
 
     summary: one sentence, the card's first line. scope, data: tables of the card. figures: one
     table each, with the command that prints it. readme: Markdown. recipe: TOML, the settings of
-    the training run.
+    the training run. precision: what engines compute in where they can; bf16 only where scores were
+    seen to move by less than 0.05.
     """
 
     summary: str
@@ -40,25 +43,32 @@ class Description:
     figures: tuple[Mapping[str, Any], ...]
     readme: str
     recipe: str
+    precision: Precision = "f32"
 
 
 def write_bundle(
-    folder: Path, network: Network, description: Description, golden_hu: FloatArray
+    folder: Path,
+    network: Network,
+    description: Description,
+    golden_hu: FloatArray,
+    distance: FeatureDistance,
 ) -> bundle.Bundle:
     """Write all files of a bundle into a folder (made if needed) and load it again.
 
     golden_hu: (n, 512, 512) float32, HU; a few slices, whole numbers compress best. Their quality
-    is computed here in torch, fp32, and every engine is held to it later.
+    is computed here in torch, fp32, and every engine is held to it later. distance: of the pooled
+    maps of this network, by which the scope tells the unfamiliar.
     """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     network = network.cpu().eval()
     (folder / bundle.WEIGHTS).write_bytes(save(network.state_dict()))
-    _write_graph(network, folder / bundle.GRAPH)
+    write_graph(network, folder / bundle.GRAPH)
     with torch.inference_mode():
         quality = [float(network(hu[None])) for hu in torch.from_numpy(golden_hu)]
     np.savez_compressed(folder / bundle.GOLDEN, hu=golden_hu, u=np.array(quality))
+    distance.save(folder / bundle.SCOPE)
     (folder / bundle.README).write_text(description.readme, encoding="utf-8")
     (folder / bundle.RECIPE).write_text(description.recipe, encoding="utf-8")
     (folder / bundle.CARD).write_text(_card(folder, network, description), encoding="utf-8")
@@ -81,8 +91,27 @@ def golden_slices() -> FloatArray:
     return np.where(radius < 1.0, np.round(hu + noise), hu).astype(np.float32)
 
 
-def _write_graph(network: Network, path: Path) -> None:
-    """Convert for one slice at a time. fp32: half precision would change u in the third digit."""
+OUTPUTS = ("u", "local", "pooled")
+"""Names of the graph's outputs, in the order of `iqa.engine.Readings`."""
+
+
+class _Readings(nn.Module):
+    """`Network.readings` as a module of its own: what is traced is a module's forward."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, hu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (n, 512, 512) float32, HU, to (u, local, pooled)."""
+        return self.network.readings(hu)
+
+
+def write_graph(network: Network, path: Path) -> None:
+    """Convert a network for OpenVINO, one slice at a time, and write path and its .bin.
+
+    In f32: weights in half precision would change u in the third digit.
+    """
     openvino = import_openvino()
 
     example = torch.zeros(1, GRID, GRID)
@@ -92,7 +121,11 @@ def _write_graph(network: Network, path: Path) -> None:
         # constants: they may, the grid is fixed.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", TracerWarning)
-        model = openvino.convert_model(network, example_input=example, input=[1, GRID, GRID])
+        model = openvino.convert_model(
+            _Readings(network), example_input=example, input=[1, GRID, GRID]
+        )
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.get_tensor().set_names({name})
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
@@ -103,7 +136,7 @@ def _card(folder: Path, network: Network, description: Description) -> str:
         "version": description.version,
         "architecture": network.config.to_card(),
         "input": {"grid": GRID, "window_hu": list(WINDOW_HU), "channels": 1},
-        "output": {"score_range": [LOWEST, HIGHEST], "precision": "f32"},
+        "output": {"score_range": [LOWEST, HIGHEST], "precision": description.precision},
         "scope": description.scope,
         "calibration": asdict(description.calibration),
         "data": description.data,
