@@ -83,7 +83,14 @@ def stack_of(slices: tuple[SliceScore, ...]) -> StackSummary:
         gaps=1,
         repeated=0,
         spacing_mm=5.0,
-        physics={"noise_hu": 11.4567, "water_equivalent_diameter_mm": 281.3021},
+        physics={
+            "noise_hu": 11.4567,
+            "noise_fine_to_coarse": 0.5123,
+            "streak_index": 0.4321,
+            "water_equivalent_diameter_mm": 281.3021,
+            "ctdi_vol_mgy": 6.5,
+            "ssde_mgy": 8.5712,
+        },
         slices=slices,
     )
 

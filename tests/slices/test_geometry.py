@@ -104,6 +104,41 @@ def test_frame_type_of_a_frame_wins_over_the_image_type_of_the_object() -> None:
     assert projection.image_type == ("DERIVED", "PRIMARY", "VOLUME", "NONE", "MAX_IP")
 
 
+def dose(mgy: float, phantom: str | None) -> Dataset:
+    exposure = Dataset()
+    exposure.CTDIvol = mgy
+    if phantom is not None:
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator = phantom, "DCM"
+        exposure.CTDIPhantomTypeCodeSequence = [code]
+    return exposure
+
+
+@pytest.mark.parametrize(
+    ("mgy", "phantom", "read"),
+    [
+        (6.5, "113691", (6.5, 320.0)),
+        (30.0, "113690", (30.0, 160.0)),
+        (6.5, "113692", (6.5, None)),
+        (6.5, None, (6.5, None)),
+        (0.0, "113691", (None, 320.0)),
+        (-1.0, "113691", (None, 320.0)),
+    ],
+)
+def test_dose_is_read_with_its_phantom(
+    mgy: float, phantom: str | None, read: tuple[float | None, float | None]
+) -> None:
+    """CTDIvol of 0 is a filler; a phantom that is not named is not guessed: it is a factor of 2."""
+    single = ct()
+    single.update(dose(mgy, phantom))
+    frames = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5])
+    frames.SharedFunctionalGroupsSequence[0].CTExposureSequence = [dose(mgy, phantom)]
+
+    slices = [*slices_of(ref(), single), *slices_of(ref(sop_class=ENHANCED_CT_IMAGE), frames)]
+
+    assert [(one.ctdi_vol_mgy, one.ctdi_phantom_mm) for one in slices] == [read] * 3
+
+
 def test_frames_that_are_not_described_are_not_placed() -> None:
     """Two thousand million frames with two descriptions take no memory and get a reason."""
     ds = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5])
