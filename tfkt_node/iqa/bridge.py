@@ -21,6 +21,25 @@ def pool_maps(maps: tuple[Tensor, ...]) -> Tensor:
     return torch.cat(pooled, dim=1)
 
 
+class Standard(nn.Module):
+    """Bring each channel to mean 0 and SD 1: maps differ a hundredfold in size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("spread", torch.ones(channels))
+
+    def measure(self, maps: Tensor) -> None:
+        """Take mean and SD from maps, (n, channels, rows, columns)."""
+        self.get_buffer("mean").copy_(maps.mean(dim=(0, 2, 3)))
+        self.get_buffer("spread").copy_(maps.std(dim=(0, 2, 3)).clamp(min=1e-3))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (n, channels, rows, columns) to the same shape."""
+        mean, spread = self.get_buffer("mean"), self.get_buffer("spread")
+        return (maps - mean[:, None, None]) / spread[:, None, None]
+
+
 class SpatialBridge(nn.Module):
     """Embed 2 x 2 cells of the pooled maps as one token; position in the slice is kept."""
 

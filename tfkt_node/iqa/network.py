@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfkt_node.iqa.bridge import TOKENS, GlobalBridge, SpatialBridge, pool_maps
+from tfkt_node.iqa.bridge import TOKENS, GlobalBridge, SpatialBridge, Standard, pool_maps
 from tfkt_node.iqa.efficient_kan import KanFeedForward
 from tfkt_node.iqa.efficientnet_v2 import EfficientNetV2L
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
@@ -138,6 +138,7 @@ class Network(nn.Module):
         released = config.family == "tfkt_v2"
         self.features = EfficientNetV2L() if released else EfficientNetLite0(config.inputs)
         channels = self.features.channels
+        self.standard = nn.Identity() if released else Standard(channels)
         if config.bridge == "spatial":
             self.bridge = SpatialBridge(channels, config.dim)
         else:
@@ -166,7 +167,7 @@ class Network(nn.Module):
 
     def tokens_from_maps(self, maps: Tensor) -> Tensor:
         """Map pooled feature maps to the tokens of the last stage, (n, rows, columns, d)."""
-        tokens: Tensor = self.swin(self.bridge(maps))
+        tokens: Tensor = self.swin(self.bridge(self.standard(maps)))
         return tokens
 
     def quality_from_maps(self, maps: Tensor) -> Tensor:

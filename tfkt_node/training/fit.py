@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tfkt_node.iqa.bridge import Standard
 from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, squash
@@ -22,6 +24,9 @@ from tfkt_node.training.dataset import Row
 from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track
+
+SAMPLE = 256
+"""Versions that tell mean and SD of each map."""
 
 Places = npt.NDArray[np.intp]
 
@@ -57,6 +62,7 @@ class _Fit:
         self.job, self.maps = job, maps
         self.network = build(config(job.network))
         self.network.features = build_features(job.features)
+        self._standardise()
         self.fitted = [
             parameter
             for part in (self.network.bridge, self.network.swin, self.network.head)
@@ -75,6 +81,12 @@ class _Fit:
             recipe.epochs * len(self.batches),
             pct_start=recipe.warm_up,
         )
+
+    def _standardise(self) -> None:
+        places = self.job.places
+        some = np.sort(places[:: max(len(places) // SAMPLE, 1)])
+        standard = cast(Standard, self.network.standard)
+        standard.measure(torch.from_numpy(np.asarray(self.maps[some], np.float32)))
 
     def run(self, track: Track) -> Network:
         epochs = range(self._resume(), self.job.fit.epochs)
