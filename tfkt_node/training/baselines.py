@@ -74,7 +74,7 @@ def ridge(rows: Sequence[Row], inputs: Float64Array) -> Float64Array:
             error += ((tried - u[left_out]) ** 2).sum(axis=1)
         tested = in_fold == fold
         said[tested] = _fitted(inputs, u, others, tested)[error.argmin()]
-    return np.clip(said, *U_RANGE)
+    return np.asarray(np.clip(said, *U_RANGE), np.float64)
 
 
 def _fitted(

@@ -101,7 +101,7 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
 
     def score(slices: Iterable[FloatArray]) -> list[float]:
         u = engine.quality(np.stack(list(slices)))
-        return squash(calibration.shift + calibration.slope * u).tolist()
+        return [float(one) for one in squash(calibration.shift + calibration.slope * u)]
 
     noise = np.array([noise_hu(anchor.hu, even_tissue(anchor.hu)) for anchor in anchors])
     formula = np.clip(noise_formula(noise), LOWEST, HIGHEST).tolist()
