@@ -84,6 +84,8 @@ def test_koniq_has_no_references(koniq):
     assert {o.score for o in found.opinions if o.path.name == "7.jpg"} == {0.0}
     assert [o.split for o in again.opinions] == [o.split for o in found.opinions]
     assert {o.path.parent.name for o in again.opinions} == {"1024x768"}
+    # Today as on any day, and in whatever order the file lists them.
+    assert {o.path.name for o in found.opinions if o.split == "test"} == {"9.jpg", "12.jpg"}
 
 
 def test_another_layout_is_told(tmp_path):

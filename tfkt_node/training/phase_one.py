@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch.nn import functional
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
 from tfkt_node.records import FloatArray
 from tfkt_node.training import natural
+from tfkt_node.training.fit import one_thread
 from tfkt_node.training.imagenet import load_imagenet
 from tfkt_node.training.natural import Natural, NaturalRecipe, Split
 from tfkt_node.training.natural_distortions import distorted
@@ -111,7 +111,7 @@ def adapt(
     memory. Raises Misconfigured for a folder that `natural.read` cannot read.
     """
     found = natural.read(folder)
-    with _one_thread():
+    with one_thread():
         torch.manual_seed(recipe.seed)
         judge = Judge(features)
         seen = _look(judge, found, recipe, track)
@@ -222,14 +222,3 @@ def _correlate(judge: Judge, seen: _Seen) -> list[Correlation]:
         measures = (float(of(*pair).statistic) for of in (pearsonr, spearmanr, kendalltau))
         found.append(Correlation(name, len(places), *measures))
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several threads add up in another order, which would end in other weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
