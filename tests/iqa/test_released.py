@@ -45,7 +45,7 @@ def oracle(torch, torchvision, hu):
             self.effnetv2l.classifier[1] = nn.Linear(1280, 4096)
             self.swinv2b = swin_v2_b(weights=None)
             self.swinv2b.features[0][0] = nn.Conv2d(1, 128, 4, stride=4)
-            self.swinv2b.head = nn.Linear(1024, 1)
+            self.swinv2b.head = nn.Identity()  # until there is something to look at
 
         def picture(self, hu):
             return self.effnetv2l(((hu[:, None] + 1000) / 1400).clamp(0, 1))
@@ -70,9 +70,15 @@ def oracle(torch, torchvision, hu):
         oracle.picture(hu)
         for norm in norms:
             norm.eval()
+        # Bridge and head look at what tells the inputs apart, not at what they share.
         bridge = oracle.effnetv2l.classifier[1]
         bridge.weight.mul_(4)
-        bridge.bias.sub_(oracle.picture(hu).mean(dim=0))  # leaves what tells inputs apart
+        pictures = oracle.picture(hu)
+        bridge.bias.sub_(pictures.mean(dim=0))
+        pictures = (pictures - pictures.mean(dim=0)).reshape(-1, 1, 64, 64)
+        seen = oracle.swinv2b(pictures)  # (8, 1024)
+        oracle.swinv2b.head = nn.Linear(1024, 1)
+        oracle.swinv2b.head.weight.copy_(nn.functional.normalize(seen[-1:] - seen[:1]))
     return oracle
 
 
