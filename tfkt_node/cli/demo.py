@@ -275,22 +275,24 @@ def _keep_reports(pacs: Pacs, both: Sequence[DemoSeries], output: Path) -> list[
 def _draw(
     output: Path, both: Sequence[DemoSeries], assessments: Sequence[Assessment]
 ) -> Path | None:
-    """Draw the scores of both series, each with its worst slice."""
-    from tfkt_node.cli.figure import Panel, draw
+    """Draw the scores of both series, each with its worst and its best slice."""
+    from tfkt_node.cli.figure import Panel, draw, local_scores
+    from tfkt_node.iqa.bundle import load
     from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, read_meta
+    from tfkt_node.settings import Scoring
 
     panels = []
     for one, assessment in zip(both, assessments, strict=True):
         if assessment.deciding_stack is None:
             continue
-        worst = assessment.stacks[assessment.deciding_stack].minimum
-        assert worst is not None
-        path = next(
-            path for path in one.paths if read_meta(path)[0].get(SOP_INSTANCE_UID) == worst.sop_uid
-        )
-        instance = InstanceRef(path, worst.digest, CT_IMAGE, worst.sop_uid)
-        panels.append(Panel(one.name.capitalize(), assessment, instance))
+        paths = {read_meta(path)[0].get(SOP_INSTANCE_UID): path for path in one.paths}
+        slices = assessment.stacks[assessment.deciding_stack].slices
+        instances = [
+            InstanceRef(paths[each.sop_uid], each.digest, CT_IMAGE, each.sop_uid) for each in slices
+        ]
+        panels.append(Panel(one.name.capitalize(), assessment, instances))
     if not panels:
         return None
-    draw(output / "scores.png", panels)
+    scoring = Scoring()
+    draw(output / "scores.png", panels, local_scores(load(scoring.bundle), scoring))
     return output / "scores.png"

@@ -24,6 +24,7 @@ from tfkt_node.cli.output import (
 if TYPE_CHECKING:
     from tfkt_node.cli.document import AssessedSeries
     from tfkt_node.cli.intake import GivenFile, GivenSeries
+    from tfkt_node.iqa.bundle import Bundle
     from tfkt_node.records import SliceScore
     from tfkt_node.settings import Settings
 
@@ -47,7 +48,8 @@ def score(
         typer.Option(
             metavar="OUT.png",
             dir_okay=False,
-            help="Write a picture: scores along the stack that gave the verdict, its worst slice.",
+            help="Write a picture: scores along the body, the worst slice and where it is poor, "
+            "the best slice.",
         ),
     ] = None,
 ) -> None:
@@ -74,7 +76,7 @@ def score(
             _print_series(assessed)
             _print_files(given)
         if figure is not None:
-            _draw(figure, assessed)
+            _draw(figure, assessed, settings, bundle)
     _exit(given, assessed)
 
 
@@ -110,21 +112,21 @@ def _assess(settings: Settings, series: Sequence[GivenSeries]) -> list[AssessedS
     return assessed
 
 
-def _draw(target: Path, assessed: Sequence[AssessedSeries]) -> None:
-    from tfkt_node.cli.figure import Panel, draw
+def _draw(
+    target: Path, assessed: Sequence[AssessedSeries], settings: Settings, bundle: Bundle
+) -> None:
+    from tfkt_node.cli.figure import Panel, draw, local_scores
 
-    panels = []
-    for count, one in enumerate(assessed, start=1):
-        worst = _worst(one)
-        if worst is not None:
-            instance = next(ref for ref in one.series.instances if ref.digest == worst.digest)
-            title = one.series.description or f"Series {count}"
-            panels.append(Panel(title, one.assessment, instance))
+    panels = [
+        Panel(one.series.description or f"Series {count}", one.assessment, one.series.instances)
+        for count, one in enumerate(assessed, start=1)
+        if _worst(one) is not None
+    ]
     if not panels:
         complain("no slice was scored, so no picture was written")
         return
     try:
-        draw(target, panels)
+        draw(target, panels, local_scores(bundle, settings.scoring))
     except OSError as error:
         raise typer.BadParameter(f"{target}: {error.strerror}", param_hint="--figure") from None
 
