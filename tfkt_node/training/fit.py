@@ -99,19 +99,13 @@ class _Fit:
         return self.network.eval()
 
     def _step(self, batch: Places, rng: np.random.Generator) -> float:
-        loss = self._loss(self._hide(_turned(self.maps[batch], rng)), batch)
+        loss = self._loss(_turned(self.maps[batch], rng), batch)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.fitted, self.job.fit.clip_norm)
         self.optimiser.step()
         self.schedule.step()
         return float(loss.detach())
-
-    def _hide(self, maps: Tensor) -> Tensor:
-        """Set some maps of each version to their mean, so that none is relied on alone."""
-        seen = torch.rand(maps.shape[0], maps.shape[1], 1, 1) >= self.job.fit.hidden
-        mean = cast(Standard, self.network.standard).get_buffer("mean")
-        return torch.where(seen, maps, mean[:, None, None])
 
     def _loss(self, maps: Tensor, batch: Places) -> Tensor:
         """Compare u with the labels, and its differences within each slice with theirs."""
