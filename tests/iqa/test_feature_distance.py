@@ -49,10 +49,12 @@ def test_threshold_keeps_its_share_of_left_out_patients() -> None:
 
 
 def test_what_differs_in_any_direction_is_outside(fitted: FeatureDistance) -> None:
-    """Too far along a direction of the fit, or a little in one that never varies there."""
+    """Too far along a direction of the fit, or a little in one in which nothing varies."""
     along = cloud(50, seed=3, width=6.0)
-    beside = cloud(50, seed=3)
-    beside[:, ::2] += 3 * cloud(240, seed=1).std(axis=0)[::2]
+    aside = np.random.default_rng(3).normal(size=FEATURES)
+    aside -= fitted.axes @ (fitted.axes.T @ aside)
+    still = aside / np.linalg.norm(aside) * fitted.scale
+    beside = (cloud(50, seed=3) + 20 * fitted.rest * still).astype(np.float32)
 
     assert np.mean(fitted.is_outside(along)) > 0.8
     assert all(fitted.is_outside(beside))
