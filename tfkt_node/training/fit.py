@@ -19,7 +19,7 @@ from torch.nn import functional
 from tfkt_node.iqa.bridge import Standard
 from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
-from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, squash
+from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
@@ -99,7 +99,7 @@ class _Fit:
         return self.network.eval()
 
     def _step(self, batch: Places, rng: np.random.Generator) -> float:
-        loss = self._loss(_turned(self.maps[batch], rng), batch)
+        loss = self._loss(self._hide(_turned(self.maps[batch], rng)), batch)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.fitted, self.job.fit.clip_norm)
@@ -107,14 +107,19 @@ class _Fit:
         self.schedule.step()
         return float(loss.detach())
 
+    def _hide(self, maps: Tensor) -> Tensor:
+        """Set some maps of each version to their mean, so that none is relied on alone."""
+        seen = torch.rand(maps.shape[0], maps.shape[1], 1, 1) >= self.job.fit.hidden
+        mean = cast(Standard, self.network.standard).get_buffer("mean")
+        return torch.where(seen, maps, mean[:, None, None])
+
     def _loss(self, maps: Tensor, batch: Places) -> Tensor:
         """Compare u with the labels, and its differences within each slice with theirs."""
         recipe, head = self.job.fit, self.network.head
         tokens = self.network.tokens_from_maps(maps)
         if isinstance(head, OrdinalHead):
             return ranked_probability_score(head.logits(tokens), self.scores[batch]).mean()
-        said = _bent(head(tokens), recipe.beyond)
-        truth = _bent(self.u[batch], recipe.beyond)
+        said, truth = head(tokens), self.u[batch]
         loss = functional.smooth_l1_loss(said, truth, beta=recipe.loss_bend)
         apart = functional.smooth_l1_loss(
             _differences(said, recipe.versions),
@@ -182,12 +187,6 @@ class Batches:
         order = rng.permutation(len(shares))
         for chosen in _whole(order, self._per_batch):
             yield np.concatenate([shares[place] for place in chosen])
-
-
-def _bent(u: Tensor, beyond: float) -> Tensor:
-    """Count u outside 0..4 only by a part: there it hardly moves the score."""
-    inside = u.clamp(LOWEST, HIGHEST)
-    return inside + beyond * (u - inside)
 
 
 def _differences(u: Tensor, versions: int) -> Tensor:

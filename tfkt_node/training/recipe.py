@@ -46,9 +46,9 @@ class FitRecipe:
 
     A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
     weight `difference` at the differences of u within a slice. rate: highest learning rate of the
-    one-cycle schedule, reached after the warm_up share of the steps. beyond: how much u counts
-    outside 0..4, where it hardly moves the score. loss_bend: where the smooth
-    L1 loss turns from square to line, in points of u.
+    one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
+    L1 loss turns from square to line, in points of u. hidden: share of the feature maps that each
+    step hides: the slices come from few patients.
     """
 
     seed: int = 1
@@ -62,7 +62,7 @@ class FitRecipe:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     loss_bend: float = 0.3
-    beyond: float = 0.3
+    hidden: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
