@@ -11,14 +11,15 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from tests.slices.ct_images import ct, enhanced
 from tfkt_node.assess import Assessor, failed, most_telling
-from tfkt_node.iqa.bundle import Bundle
-from tfkt_node.iqa.engine import Readings
+from tfkt_node.iqa.bundle import Bundle, load
+from tfkt_node.iqa.engine import Readings, open_engine
 from tfkt_node.iqa.feature_distance import FeatureDistance
 from tfkt_node.iqa.physics import noise_hu
 from tfkt_node.iqa.scope import find_body
@@ -473,3 +474,30 @@ def test_head_study_is_not_assessed(assess: Callable[..., Assessment], shared_da
     assert {Reason.HEAD: 14, Reason.LOCALIZER: 1, Reason.DERIVED_SECONDARY: 1} == Counter(
         one.reason for one in found.instances
     )
+
+
+@pytest.mark.station
+def test_metal_and_padding_change_no_score(shared_data: Path, tmp_path: Path) -> None:
+    """The same chest with a pixel at 3071 HU, or padding of -3024, scores the same within 0.1."""
+    source = dcmread(shared_data / "series" / "RIDER-Pilot-0109" / "1-20.dcm")
+    stored = source.pixel_array.astype(np.int16)
+    y, x = np.mgrid[:512, :512] - 255.5
+    metal, padded, bare = stored.copy(), stored.copy(), stored.copy()
+    intercept = int(source.RescaleIntercept)
+    outside = np.hypot(y, x) > 250
+    metal[300, 250] = 3071 - intercept
+    padded[outside], bare[outside] = -3024 - intercept, -1000 - intercept
+    metal[outside] = -1000 - intercept
+    refs = []
+    for name, values in (("bare", bare), ("metal", metal), ("padded", padded)):
+        source.PixelData = values.tobytes()
+        source.PixelPaddingValue = -3024 - intercept
+        source.save_as(tmp_path / name)
+        refs.append(ref(tmp_path / name))
+    bundle = load("tfkt-v2-lite")
+    assessor = Assessor(Settings(), bundle, open_engine(bundle, "openvino"))
+
+    scores = [assessor.assess([one], attributes(PatientAge="060Y")).score for one in refs]
+
+    assert None not in scores
+    assert scores == pytest.approx([scores[0]] * 3, abs=0.1)
