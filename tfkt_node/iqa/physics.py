@@ -46,7 +46,7 @@ MOST_APART = 2.0
 """Points between a score and what the noise alone would give it: two verdicts, a factor of 4 in
 dose."""
 COARSEST = 0.3
-"""Fine-to-coarse ratio below that of every kernel seen (the softest, B20f: 0.33), hence smoothed."""
+"""Fine-to-coarse ratio below every kernel seen (the softest, B20f: 0.33): smoothed afterwards."""
 
 Measures = dict[str, float | None]
 
