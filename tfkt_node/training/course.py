@@ -29,7 +29,7 @@ from tfkt_node.training.dataset import Row
 from tfkt_node.training.evaluation import CrossValidated, Figure
 from tfkt_node.training.frozen import FeatureChoice
 from tfkt_node.training.recipe import NetworkRecipe, Recipe
-from tfkt_node.training.track import Track
+from tfkt_node.training.track import Track, untracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ def train(run: Run) -> Trained:
     # Read first what is only needed last: an hour from now is late to miss them.
     real_images.anchors(folders.data)
     real_images.dose_pairs(folders.data)
+    real_images.series_slices(folders.data)
     rows = dataset.prepare(folders.data, folders.work, recipe.data, run.workers, run.track).rows
     folds = run.folds(recipe.network)
     shipped = replace(folds[0], number=None)
@@ -137,7 +138,7 @@ class _Parts:
 
 def _distance(rows: list[Row], fold: Fold) -> feature_distance.FeatureDistance:
     """Fit the scope's distance to every version: low dose is in scope, other pictures are not."""
-    maps = frozen.maps(fold.work, fold.features, 1, _silent)
+    maps = frozen.maps(fold.work, fold.features, 1, untracked)
     vectors = np.stack([np.asarray(one, np.float32).mean(axis=(1, 2)) for one in maps])
     return feature_distance.fit(vectors, [row.patient for row in rows])
 

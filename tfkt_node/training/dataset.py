@@ -1,5 +1,7 @@
 """All versions of all clean slices: their pixels in one file, what is known of each in a table.
 
+Slices that readers scored stand beside them where a site has some: each is one version.
+
 Both files grow slice by slice while the run goes on. A run that was stopped goes on after the last
 whole slice; a later run with the same data recipe finds everything made.
 """
@@ -8,19 +10,20 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tfkt_node.iqa.engine import fit_to_grid
 from tfkt_node.records import FloatArray
 from tfkt_node.training.collection import CleanSlice, clean_slices, folds
 from tfkt_node.training.recipe import DataRecipe
+from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.track import Track
 from tfkt_node.training.versions import Version, versions
 
@@ -76,9 +79,12 @@ def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Tra
 
     data: folder that holds ct-clean. Raises Misconfigured when it does not.
     """
-    wanted = json.dumps(asdict(recipe), sort_keys=True)
-    slices = clean_slices(data, recipe)
-    in_fold = folds(slices, recipe)
+    from tfkt_node.training.ldctiqac import scored_slices
+
+    jobs = [_Job(clean, recipe) for clean in clean_slices(data, recipe)]
+    jobs += [_Job(scored.slice, recipe, scored.score) for scored in scored_slices(data)]
+    in_fold = folds([job.slice for job in jobs], recipe)
+    wanted = json.dumps([asdict(recipe), [job.slice.path.name for job in jobs]], sort_keys=True)
     work.mkdir(parents=True, exist_ok=True)
     made_for = work / MADE_FOR
     if not made_for.is_file() or made_for.read_text(encoding="utf-8") != wanted:
@@ -86,11 +92,11 @@ def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Tra
         (work / PIXELS).unlink(missing_ok=True)
         made_for.write_text(wanted, encoding="utf-8")
     done = _whole_slices(work)
-    left = slices[done:]
+    left = [(job, in_fold[job.slice.patient]) for job in jobs[done:]]
     with (
         (work / TABLE).open("a", encoding="utf-8") as table,
         (work / PIXELS).open("ab") as pixels,
-        closing(_make_all(left, in_fold, recipe, workers)) as everything,
+        closing(_make_all(left, workers)) as everything,
     ):
         for made in track(everything, len(left), "Simulating"):
             pixels.write(made.pixels.tobytes())
@@ -132,6 +138,15 @@ def row_of(clean: CleanSlice, fold: int, version: Version) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
+class _Job:
+    """One slice to make versions of, or, with the score that readers gave, to take as it is."""
+
+    slice: CleanSlice
+    recipe: DataRecipe
+    readers: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Made:
     """All versions of one slice: rows and (n, 512, 512) pixels."""
 
@@ -162,21 +177,32 @@ def _row(values: dict[str, Any]) -> Row:
     return Row(**{**values, "transfer": tuple(values["transfer"])})
 
 
-def _make_all(
-    slices: list[CleanSlice], in_fold: dict[str, int], recipe: DataRecipe, workers: int
-) -> Generator[_Made, None, None]:
+def _make_all(jobs: Sequence[tuple[_Job, int]], workers: int) -> Generator[_Made, None, None]:
     """Yield slice by slice in order. Processes start afresh: torch does not survive a fork."""
-    jobs = zip(slices, (in_fold[s.patient] for s in slices), repeat(recipe))
-    if not slices:
+    if not jobs:
         return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_make, jobs)
 
 
-def _make(job: tuple[CleanSlice, int, DataRecipe]) -> _Made:
-    clean, fold, recipe = job
+def _make(job_in_fold: tuple[_Job, int]) -> _Made:
+    job, fold = job_in_fold
+    if job.readers is not None:
+        return _scored(job.slice, job.readers, fold)
     rows, pixels = [], []
-    for version in versions(clean, recipe):
-        rows.append(row_of(clean, fold, version))
-        pixels.append(np.clip(np.round(version.hu), -2000, 4000).astype(np.int16))
+    for version in versions(job.slice, job.recipe):
+        rows.append(row_of(job.slice, fold, version))
+        pixels.append(_stored(version.hu))
     return _Made(rows, np.stack(pixels))
+
+
+def _scored(clean: CleanSlice, readers: float, fold: int) -> _Made:
+    from tfkt_node.training import ldctiqac
+
+    hu = fit_to_grid(read_slice(clean.path))
+    row = ldctiqac.row_of(ldctiqac.ScoredSlice(clean, readers), hu, fold)
+    return _Made([row], _stored(hu)[None])
+
+
+def _stored(hu: FloatArray) -> StoredArray:
+    return np.clip(np.round(hu), -2000, 4000).astype(np.int16)

@@ -84,14 +84,14 @@ def row_of(scored: ScoredSlice, hu: FloatArray, fold: int) -> Row:
     u = float(np.clip(unsquash(scored.score), *LABEL_RANGE))
     unknown = float("nan")
     return Row(
-        file=scored.slice.path.name,
+        file=scored.slice.patient,
         patient=scored.slice.patient,
         fold=fold,
         region=scored.slice.region,
         kind=KIND,
         kernel="",
         dose=unknown,
-        detail=f"readers: {scored.score:g}",
+        detail=f"{scored.slice.path.name}, readers: {scored.score:g}",
         tested_only=False,
         own=unknown,
         inserted=unknown,
