@@ -74,7 +74,7 @@ class NetworkRecipe:
     bridge: Literal["spatial", "global"] = "spatial"
     feed_forward: Literal["kan", "mlp"] = "kan"
     head: Literal["scalar", "ordinal"] = "scalar"
-    dim: int = 64
+    dim: int = 32
     depths: tuple[int, ...] = (2, 2)
     ratio: float = 0.5
 
