@@ -18,7 +18,7 @@ Command = Callable[..., Ran]
 
 COMMANDS = (
     "serve", "score", "demo", "check", "series list", "series show", "deliveries list",
-    "deliveries retry", "audit verify", "db upgrade", "train", "evaluate",
+    "deliveries retry", "audit verify", "db upgrade", "bench model", "train", "evaluate",
 )  # fmt: skip
 
 HEAVY = (

@@ -31,7 +31,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 def judged(patients: int) -> Judged:
     random = np.random.default_rng(2)
     label = random.uniform(0, 4, 12 * patients)
-    said = label + random.normal(0, 0.3, len(label))
+    said = label + random.normal(0, 1.0, len(label))
     kinds = ["dose", "views", "smoothed"] * (4 * patients)
     return Judged(label, said, kinds, [f"P{n // 12}" for n in range(len(label))])
 

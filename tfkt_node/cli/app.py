@@ -14,6 +14,7 @@ import typer
 
 from tfkt_node.cli import (
     audit,
+    bench,
     check,
     db,
     deliveries,
@@ -80,6 +81,7 @@ app.add_typer(series.app, name="series")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
+app.add_typer(bench.app, name="bench")
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 

@@ -216,7 +216,7 @@ def _draw_slice(axes: Axes, panel: Panel, one: SliceScore, which: str) -> Pixels
     _show(axes, pixels)
     axes.text(
         0.01, 0.01, f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU", color="white",
-        fontsize=8, transform=axes.transAxes,
+        fontsize=8, transform=axes.transAxes, bbox={"facecolor": "black", "linewidth": 0, "pad": 1},
     )  # fmt: skip
     return pixels
 

@@ -1,0 +1,74 @@
+"""`tfkt-node bench`: how fast this machine is. Figures to read, never a test to pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfkt_node.cli.options import Json
+from tfkt_node.cli.output import number, print_json, print_table
+
+if TYPE_CHECKING:
+    from tfkt_node.cli.bench_model import Row
+
+app = typer.Typer(
+    help="Measure how fast this machine is.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure how fast this machine is."""
+
+
+@app.command()
+def model(
+    bundle: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="Name of a shipped bundle, or its folder.")
+    ] = "tfkt-v2-lite",
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder of CT series; its largest is taken. Without it: a simulated one.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure slices a second: a bundle by engine and precision, the released TFKT V2, all steps.
+
+    Minutes. The rows of torch and of the released network need the extra `train`.
+    """
+    from tfkt_node.cli import bench_model
+    from tfkt_node.iqa.bundle import load
+
+    shipped = load(bundle)
+    with tempfile.TemporaryDirectory(prefix="tfkt-node-") as scratch:
+        rows = list(bench_model.measure(shipped, source, Path(scratch)))
+    machine = {"processor": bench_model.processor(), "cores": bench_model.cores()}
+    if as_json:
+        named = {"name": shipped.name, "version": shipped.version, "digest": shipped.digest}
+        print_json({"schema": 1, "bundle": named, **machine, "rows": [asdict(row) for row in rows]})
+        return
+    print_table(
+        "{} {} on {cores} cores of {processor}".format(shipped.name, shipped.version, **machine),
+        ("", ">slices/s", ">ms a slice", ">times released", "remark"),
+        _cells(rows),
+    )
+
+
+def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    released = next((row.per_second for row in rows if row.is_reference), None)
+    for row in rows:
+        rate = row.per_second
+        ms = None if rate is None else 1000 / rate
+        ratio = None if rate is None or released is None else rate / released
+        yield row.what, number(rate), number(ms, 1), number(ratio, 1), row.remark
