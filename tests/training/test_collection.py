@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 
 import pytest
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.collection import Part, clean_slices, split
+from tfkt_node.training.collection import clean_slices, folds
 from tfkt_node.training.recipe import DataRecipe
 
-RECIPE = DataRecipe(calibration_patients=5, test_patients=4, slices_per_patient=2)
+RECIPE = DataRecipe(slices_per_patient=2)
 
 
 @pytest.fixture
@@ -38,29 +39,37 @@ def test_patients_without_permission_are_left_out(data):
     assert len(slices) == 27 * 2
 
 
-def test_split_holds_out_as_many_patients_as_asked(data):
-    """Parts have the sizes of the recipe, and each region is in each part."""
+def test_slices_are_spread_over_a_patient(data):
+    """Of three slices the first and the last are taken, not the first two."""
     slices = clean_slices(data, RECIPE)
-    parts = split(slices, RECIPE)
 
-    sizes = {part: sum(p is part for p in parts.values()) for part in Part}
-    assert sizes == {Part.TRAIN: 18, Part.CALIBRATION: 5, Part.TEST: 4}
-    for part in Part:
-        assert {s.region for s in slices if parts[s.patient] is part} == {"abdomen", "chest"}
+    assert [s.path.name for s in slices[:2]] == ["9.png", "11.png"]
 
 
-def test_split_is_the_same_for_the_same_seed(data):
+def test_folds_are_alike(data):
+    """Every patient is in one fold; folds differ by at most one patient, in each region too."""
+    slices = clean_slices(data, RECIPE)
+    found = folds(slices, RECIPE)
+    region = {s.patient: s.region for s in slices}
+
+    assert set(found) == set(region)
+    for where in ("abdomen", "chest"):
+        sizes = Counter(found[patient] for patient in region if region[patient] == where)
+        assert max(sizes.values()) - min(sizes[fold] for fold in range(RECIPE.folds)) <= 1
+
+
+def test_folds_are_the_same_for_the_same_seed(data):
     """The order of the index does not matter; the seed does."""
     slices = clean_slices(data, RECIPE)
 
-    assert split(slices, RECIPE) == split(slices[::-1], RECIPE)
-    assert split(slices, RECIPE) != split(slices, DataRecipe(7, "MIDRC-", 2, 5, 4))
+    assert folds(slices, RECIPE) == folds(slices[::-1], RECIPE)
+    assert folds(slices, RECIPE) != folds(slices, DataRecipe(seed=7))
 
 
 def test_too_few_patients_are_told(data):
-    """A split that leaves nobody to fit is refused with the cure."""
-    with pytest.raises(Misconfigured, match="leave some"):
-        split(clean_slices(data, RECIPE), DataRecipe(calibration_patients=20, test_patients=20))
+    """Fewer patients than folds are refused with the cure."""
+    with pytest.raises(Misconfigured, match="lower folds"):
+        folds(clean_slices(data, RECIPE), DataRecipe(folds=28))
 
 
 def test_missing_folder_is_told(tmp_path):

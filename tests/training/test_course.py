@@ -8,34 +8,36 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfkt_node.training.collection import Part
-from tfkt_node.training.recipe import DataRecipe, FitRecipe, Recipe, read
+from tfkt_node.training.recipe import DataRecipe, FitRecipe, NetworkRecipe, Recipe, read
 from tfkt_node.training.track import untracked
 
 pytestmark = pytest.mark.station
 
 RECIPE = Recipe(
     data=DataRecipe(
-        calibration_patients=1,
-        test_patients=2,
-        draws=1,
-        doses=(1 / 2, 1 / 4, 1 / 10),
-        thinned=((180, 1.0),),
+        folds=2,
+        doses=(1 / 2, 1 / 4),
+        thinned=(1.0,),
         smoothed=(1 / 4,),
+        tested_smoothed=(("median", 1 / 4),),
+        child_doses=(1 / 2,),
     ),
-    fit=FitRecipe(epochs=2, batch=4),
+    network=NetworkRecipe(depths=(1, 1)),
+    fit=FitRecipe(seeds=1, epochs=2, slices=1, versions=3),
 )
+VERSIONS = 10
+"""Clean, two doses, smoothed twice, fewer views, three artefacts, a child."""
 
 
 @pytest.fixture(scope="module")
 def data(shared_data, tmp_path_factory):
-    """Five patients of ct-clean, one slice each, beside the real anchors and pairs."""
+    """Four patients of ct-clean, one slice each, beside what `evaluate` reads."""
     folder = tmp_path_factory.mktemp("data")
-    for name in ("anchors", "paired-dose"):
+    for name in ("anchors", "paired-dose", "series"):
         (folder / name).symlink_to(shared_data / name)
     (folder / "ct-clean").mkdir()
     with (shared_data / "ct-clean" / "index.csv").open(newline="", encoding="utf-8") as file:
-        rows = list({row["patient"]: row for row in csv.DictReader(file)}.values())[:5]
+        rows = list({row["patient"]: row for row in csv.DictReader(file)}.values())[:4]
     for row in rows:
         (folder / "ct-clean" / row["file"]).symlink_to(shared_data / "ct-clean" / row["file"])
     with (folder / "ct-clean" / "index.csv").open("w", newline="", encoding="utf-8") as file:
@@ -53,65 +55,167 @@ def run(data, tmp_path_factory, require_module):
     from tfkt_node.training import course
 
     out = tmp_path_factory.mktemp("out")
-    folders = course.Folders(data, out / "work", out / "small")
-    return folders, course.train(folders, RECIPE, 1, untracked)
+    run = course.Run(course.Folders(data, out / "work", out / "small"), RECIPE, 2, untracked)
+    return run, course.train(run)
 
 
 def test_run_ends_in_a_bundle_that_loads(run):
-    """The bundle holds the recipe, the held-out patients, and a figure for each promise."""
+    """The bundle holds the recipe, its patients, and every figure with its command."""
     from tfkt_node.iqa import bundle
 
-    folders, trained = run
-    loaded = bundle.load(folders.out)
+    run, trained = run
+    loaded = bundle.load(run.folders.out)
 
     assert loaded.digest == trained.bundle.digest
-    assert read(folders.out / bundle.RECIPE) == RECIPE
-    assert len(loaded.card["data"]["test_patients"]) == 2
-    assert not {*loaded.card["data"]["test_patients"]} & {*loaded.card["data"]["train_patients"]}
-    assert loaded.card["calibration"]["below"] == 4.0  # one patient gives no interval
-    names = [figure["name"] for figure in loaded.card["figures"]]
-    assert names == [figure.name for figure in trained.figures]
-    assert (folders.out / bundle.CARD).read_text().startswith("summary = ")
+    assert read(run.folders.out / bundle.RECIPE) == RECIPE
+    assert len(loaded.card["data"]["patients"]) == 4
+    assert loaded.card["data"]["versions"] == 4 * VERSIONS
+    assert [(f["name"], f["value"]) for f in loaded.card["figures"]] == [
+        (figure.name, figure.value) for figure in trained.figures
+    ]
+    assert all(figure["command"].startswith("tfkt-node ") for figure in loaded.card["figures"])
+    assert len({figure.name for figure in trained.figures}) == len(trained.figures)
 
 
 def test_figures_come_out_the_same_again(run):
-    """`evaluate` prints what the card says: patients, noise and engine are the same."""
+    """`evaluate` prints what the card says: slices, noise and engine are the same."""
+    from tfkt_node.training.on_real_images import EVALUATE, bundle_figures
+
+    run, trained = run
+    again = bundle_figures(trained.bundle, run.folders.data, untracked)
+
+    assert again == [figure for figure in trained.figures if figure.command == EVALUATE]
+
+
+def test_a_second_run_makes_nothing_anew(run):
+    """Versions, maps and fits that lie in the work folder are taken; the bundle is the same."""
     from tfkt_node.training import course
 
-    folders, trained = run
-    again = course.evaluate(trained.bundle, folders.data, untracked).figures()
+    run, trained = run
+    before = {path: path.stat().st_mtime_ns for path in run.folders.work.rglob("*.[ifs]*")}
+    again = course.train(dataclasses.replace(run))
 
-    assert again == trained.figures[: len(again)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert again.figures == trained.figures
+    assert again.bundle.digest == trained.bundle.digest
 
 
-def test_maps_are_made_once(run):
-    """A second run with the same data recipe takes the maps that lie in the work folder."""
+def test_a_stopped_simulation_goes_on(run, tmp_path):
+    """After a kill in the middle of a slice, that slice is made anew and nothing else."""
     from tfkt_node.training import dataset
 
-    folders, _ = run
-    before = (folders.work / dataset.MAPS).stat().st_mtime_ns
-    found = dataset.prepare(folders.data, folders.work, RECIPE.data, 1, untracked)
+    run, _ = run
+    for name in (dataset.TABLE, dataset.PIXELS, dataset.MADE_FOR):
+        (tmp_path / name).write_bytes((run.folders.work / name).read_bytes())
+    whole = (tmp_path / dataset.PIXELS).read_bytes()
+    table = (tmp_path / dataset.TABLE).read_text()
+    (tmp_path / dataset.TABLE).write_text(table[: table.rindex("\n", 0, -1) + 100])
 
-    assert (folders.work / dataset.MAPS).stat().st_mtime_ns == before
-    assert len(found.rows) == len(found.maps) == 5 * 6
-    assert len(found.part(Part.TRAIN)) == 2 * 6
+    found = dataset.prepare(run.folders.data, tmp_path, RECIPE.data, 1, untracked)
+
+    assert len(found.rows) == 4 * VERSIONS
+    assert (tmp_path / dataset.PIXELS).read_bytes() == whole
+    assert (tmp_path / dataset.TABLE).read_text() == table
 
 
-def test_fit_is_repeatable_and_learns(run):
+@pytest.fixture
+def job(run, tmp_path):
+    """A fit of the run that can be repeated with other constants."""
+    from tfkt_node.training import dataset, frozen
+    from tfkt_node.training.cross_validation import fitted_places
+    from tfkt_node.training.fit import Job
+
+    run, _ = run
+    choice = run.features(RECIPE.network)
+    rows = dataset.load(run.folders.work).rows
+    maps = frozen.maps(run.folders.work, choice, 1, untracked)
+
+    def make(name="job", **constants):
+        recipe = dataclasses.replace(RECIPE.fit, **constants)
+        places = fitted_places(rows, 0)
+        log = tmp_path / "train.log"
+        return Job(RECIPE.network, choice, recipe, places, tmp_path / name, log)
+
+    return rows, maps, make
+
+
+def test_fit_is_repeatable_and_learns(job):
     """The same seed gives the same network; the fit comes nearer to its labels."""
-    from tfkt_node.training import dataset
     from tfkt_node.training.fit import fit, predict
 
-    folders, _ = run
-    found = dataset.load(folders.work)
-    train = found.part(Part.TRAIN)
-    truth = np.array([found.rows[place].u for place in train])
+    rows, maps, make = job
+    places = make().places
+    truth = np.array([rows[place].u for place in places])
 
-    def error(epochs):
-        recipe = dataclasses.replace(RECIPE.fit, epochs=epochs)
-        return np.abs(predict(fit(found, recipe, untracked), found.maps[train]) - truth)
+    def error(name, epochs):
+        network = fit(rows, maps, make(name, epochs=epochs), untracked)
+        return np.abs(predict(network, maps[places]) - truth)
 
-    first, again, longer = error(1), error(1), error(12)
+    first, again, longer = error("a", 1), error("b", 1), error("c", 12)
 
     assert np.array_equal(first, again)
     assert longer.mean() < first.mean()
+
+
+def test_a_stopped_fit_goes_on(job):
+    """A fit that was stopped after an epoch ends with the weights of one that was not."""
+    from tfkt_node.training.fit import fit, predict
+
+    rows, maps, make = job
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_two(items, total, description):
+        for number, item in enumerate(items):
+            if number == 2:
+                raise Stopped
+            yield item
+
+    with pytest.raises(Stopped):
+        fit(rows, maps, make("stopped", epochs=4), stop_after_two)
+    went_on = fit(rows, maps, make("stopped", epochs=4), untracked)
+    whole = fit(rows, maps, make("whole", epochs=4), untracked)
+
+    assert np.array_equal(predict(went_on, maps), predict(whole, maps))
+    assert make().log.read_text().count("stopped epoch") == 4
+
+
+def test_rows_that_are_only_tested_are_never_fitted_to(job):
+    """The held-out filter, and the fold that is left out, stay away from the fit."""
+    rows, _, make = job
+    fitted = [rows[place] for place in make().places]
+
+    assert fitted
+    assert not [row for row in fitted if row.tested_only or row.fold == 0]
+    assert [row for row in rows if row.tested_only]
+
+
+def test_batches_hold_versions_that_can_be_compared(job):
+    """Each share of a batch is of one slice; an epoch meets no row twice."""
+    from tfkt_node.training.fit import Batches
+
+    rows, _, make = job
+    places = make().places
+    batches = Batches([rows[place].file for place in places], places, RECIPE.fit)
+    drawn = list(batches.draw(np.random.default_rng(0)))
+
+    assert len(drawn) == len(batches) > 0
+    assert all(len({rows[place].file for place in batch}) == 1 for batch in drawn)
+    assert len(np.unique(np.concatenate(drawn))) == sum(map(len, drawn))
+
+
+def test_ablation_compares_with_the_recipe(run, monkeypatch):
+    """Each changed network stands beside the recipe's on the same versions."""
+    from tfkt_node.training import ablation
+
+    run, _ = run
+    changes = {"no Swin": {"depths": ()}, "ordinal head": {"head": "ordinal"}}
+    monkeypatch.setattr(ablation, "CHANGES", changes)
+
+    lines = ablation.ablate(run)
+
+    assert [line.name for line in lines] == ["as in the recipe", *changes]
+    assert lines[0].difference == lines[0].low == lines[0].high == 0
+    assert all(line.low <= line.difference <= line.high for line in lines)
+    assert all(np.isfinite(line.mae) for line in lines)

@@ -40,14 +40,14 @@ def test_renamed_weights_know_a_cat(imagenet, require_module):
     assert set(best) == CATS
 
 
-def test_one_channel_gives_what_three_equal_ones_give(imagenet):
-    """The folded stem and the HU window give the maps of the colour network on a grey image."""
+def test_wide_window_alone_gives_the_maps_of_a_grey_image(imagenet):
+    """The HU window gives the maps of the colour network on a grey image."""
     import torch
 
     from tfkt_node.iqa.features import EfficientNetLite0
     from tfkt_node.iqa.timm_import import import_timm
 
-    features = EfficientNetLite0().eval()
+    features = EfficientNetLite0("wide").eval()
     imagenet.load_imagenet(features)
     colour = import_timm().create_model(
         "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(1, 2, 3)
