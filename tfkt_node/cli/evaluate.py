@@ -10,9 +10,14 @@ import typer
 from tfkt_node.cli.options import Json
 from tfkt_node.cli.output import number, print_json, print_table
 from tfkt_node.cli.train import need_training, print_figures, track
+from tfkt_node.records import Misconfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tfkt_node.training.on_real_images import OnRealImages
+    from tfkt_node.training.scope_counts import ScopeCount
+    from tfkt_node.training.simulation_check import Compared
 
 
 def evaluate(
@@ -29,6 +34,10 @@ def evaluate(
     bundle: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="Name of a shipped bundle, or its folder.")
     ] = "tfkt-v2-lite",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write scores against labels as a PNG."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Test a bundle on scored images, real dose pairs and patients that nothing was fitted to.
@@ -38,11 +47,21 @@ def evaluate(
     """
     need_training()
     from tfkt_node.iqa.bundle import load
+    from tfkt_node.iqa.engine import open_engine
+    from tfkt_node.training import pictures, simulation_check
     from tfkt_node.training.on_real_images import on_real_images
+    from tfkt_node.training.scope_counts import scope_counts
 
     shipped = load(bundle)
     found = on_real_images(shipped, data, track)
     figures = found.figures()
+    if plot is not None:
+        rows, u = found.unseen
+        anchors = [(one.readers, one.score) for one in found.anchors]
+        try:
+            pictures.scores(plot, rows, u[0], anchors, seed=0)
+        except OSError as error:
+            raise Misconfigured(f"--plot {plot}: cannot be written ({error.strerror})") from error
     if as_json:
         document = {
             "schema": 1,
@@ -53,6 +72,9 @@ def evaluate(
         return
     print_figures(figures)
     _print_images(found)
+    _print_simulation(simulation_check.table(data))
+    if (data / "zoo").is_dir():
+        _print_scope(scope_counts(data, shipped, open_engine(shipped, "openvino"), track))
 
 
 def _print_images(found: OnRealImages) -> None:
@@ -72,4 +94,36 @@ def _print_images(found: OnRealImages) -> None:
         "Real pairs of doses",
         ("slice", ">full dose", ">quarter dose"),
         [(pair.name, number(pair.full), number(pair.quarter)) for pair in found.pairs],
+    )
+
+
+def _print_simulation(pairs: Sequence[Compared]) -> None:
+    print_table(
+        "A quarter of the dose, simulated beside the real one: noise added in HU",
+        ("slice", ">real", ">simulated", ">bias", ">spectrum apart", ">maps of SD alike"),
+        [
+            (
+                pair.pair,
+                *(number(value) for value in (pair.real, pair.simulated, pair.bias)),
+                *(number(value) for value in (pair.spectrum, pair.maps)),
+            )
+            for pair in pairs
+        ],
+    )
+
+
+def _print_scope(counts: Sequence[ScopeCount]) -> None:
+    print_table(
+        "Slices that the scope withholds",
+        ("group", "belongs", ">slices", ">withheld", "reasons"),
+        [
+            (
+                count.group,
+                "yes" if count.belongs else "no",
+                str(count.slices),
+                str(count.withheld),
+                ", ".join(f"{reason} {times}" for reason, times in count.reasons.items()),
+            )
+            for count in counts
+        ],
     )

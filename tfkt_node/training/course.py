@@ -21,6 +21,7 @@ from tfkt_node.training import (
     noise_numbers,
     on_real_images,
     phase_one,
+    pictures,
     real_images,
 )
 from tfkt_node.training.baselines import pooled, rivals
@@ -93,10 +94,14 @@ def train(run: Run) -> Trained:
     real_images.dose_pairs(folders.data)
     real_images.series_slices(folders.data)
     rows = dataset.prepare(folders.data, folders.work, recipe.data, run.workers, run.track).rows
+    pictures.examples(folders.work, recipe.data.seed)
     folds = run.folds(recipe.network)
     shipped = replace(folds[0], number=None)
     fit_all([shipped, *folds], run.workers, run.track)
     judged = cross_validated(run, rows, folds)
+    pictures.scores(
+        folders.work / pictures.SCORES, rows, judged.u.mean(axis=0), (), recipe.data.seed
+    )
     calibration = conformal.calibrate(rows, judged.u, recipe.coverage, recipe.data.seed)
     figures = evaluation.cross_validated_figures(judged, recipe.coverage, recipe.data.seed)
     parts = _Parts(fitted(shipped), calibration, _distance(rows, shipped))
