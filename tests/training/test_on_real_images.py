@@ -15,7 +15,7 @@ from tfkt_node.training.on_real_images import EVALUATE, OnRealImages, ScoredAnch
 def made(u: Float64Array, readers: Readers | None = None) -> OnRealImages:
     """Two anchors in the wrong order, two pairs of which one is, and three doses of a slice."""
     return OnRealImages(
-        anchors=[ScoredAnchor("1", 1.0, 2.5, 1.5), ScoredAnchor("2", 2.0, 2.0, 2.5)],
+        anchors=[ScoredAnchor("1", 1.0, 2.5, 1.5, 2.0), ScoredAnchor("2", 2.0, 2.0, 2.5, 2.0)],
         labels=[AnchorLabel("1", 1.0, 1.0, 1.4), AnchorLabel("2", 2.0, 2.2, 2.2)],
         pairs=[ScoredPair("a", 3.5, 2.0), ScoredPair("b", 3.0, 3.25)],
         unseen=([*doses(1, 0.5, 0.25), row(kind="smoothed", dose=0.25, tested_only=True)], u),

@@ -138,6 +138,7 @@ def readme(
         slices=data["slices"],
         versions=data["versions"],
         natural=data["natural_images"],
+        shift=calibration.shift,
         below=calibration.below,
         above=calibration.above,
         coverage=round(100 * calibration.coverage),
@@ -173,8 +174,10 @@ dose; 4 is a noise of 24 HU as of a standard kernel; streaks count as noise of 1
 strength; places count by their quality, so that a bad corner does not decide a slice. A smoothed
 slice gets the u of its noisy source less up to 1.5 points for the detail that the filter took: what
 is gone, no window brings back. Two constants (24 HU, 1.4) were set on six images that radiologists
-scored in the challenge LDCTIQAC 2023. Six are few, and the weight of streaks rests on one of them:
-errors on these six are no evidence.
+scored in the challenge LDCTIQAC 2023. Six are few, and the weight of streaks rests on one of them.
+One more constant brings u to these readers' scale: {shift:+g} points, set on the same six images
+and kept in `card.toml` apart from the weights. Errors on the six are no evidence; what is left when
+each is left out in turn stands below.
 
 ## Data
 

@@ -21,10 +21,6 @@ from tfkt_node.training.dataset import Row
 from tfkt_node.training.measures import Float64Array
 from tfkt_node.verdict.criteria import UNSURE_CHANCE, chance_beyond
 
-SLOPE, SHIFT = 1.0, 0.0
-"""Recalibration of u to readers' scale: none. The label is set on scored images, and six of them
-show no shift that leaving one out would not undo."""
-
 DRAWS = 1000
 
 QUANTILES = 21
@@ -58,7 +54,7 @@ class Errors:
 
 def scores(u: npt.ArrayLike) -> Float64Array:
     """Return the scores of u, any shape, without rounding."""
-    return squash(SHIFT + SLOPE * np.asarray(u, np.float64))
+    return squash(np.asarray(u, np.float64))
 
 
 def slice_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
@@ -95,12 +91,17 @@ def series_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
     )
 
 
-def calibrate(rows: Sequence[Row], u: Float64Array, coverage: float, seed: int) -> Calibration:
-    """Set the interval of a slice and the errors of a series; u: (seeds, n), out of fold."""
+def calibrate(
+    rows: Sequence[Row], u: Float64Array, coverage: float, seed: int, shift: float
+) -> Calibration:
+    """Set the interval of a slice and the errors of a series; u: (seeds, n), out of fold.
+
+    rows, u: on the readers' scale, to which `shift` brings what the network says.
+    """
     below, above = interval(slice_errors(rows, u), coverage, seed)
     return Calibration(
-        slope=SLOPE,
-        shift=SHIFT,
+        slope=1.0,
+        shift=shift,
         below=round(below, 4),
         above=round(above, 4),
         coverage=coverage,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tfkt_node.iqa import bundle, feature_distance
 from tfkt_node.iqa.efficient_kan import zero_splines
@@ -23,6 +24,7 @@ from tfkt_node.training import (
     phase_one,
     pictures,
     real_images,
+    recalibration,
 )
 from tfkt_node.training.baselines import pooled, rivals
 from tfkt_node.training.cross_validation import Fold, fit_all, fitted, out_of_fold, seeds_of
@@ -98,21 +100,28 @@ def train(run: Run) -> Trained:
     folds = run.folds(recipe.network)
     shipped = replace(folds[0], number=None)
     fit_all([shipped, *folds], run.workers, run.track)
-    judged = cross_validated(run, rows, folds)
+    network = fitted(shipped)
+    shift = _shift(network, folders.data)
+    judged = cross_validated(run, rows, folds, shift)
     pictures.scores(
-        folders.work / pictures.SCORES, rows, judged.u.mean(axis=0), (), recipe.data.seed
+        folders.work / pictures.SCORES, judged.rows, judged.u.mean(axis=0), (), recipe.data.seed
     )
-    calibration = conformal.calibrate(rows, judged.u, recipe.coverage, recipe.data.seed)
+    calibration = conformal.calibrate(
+        judged.rows, judged.u, recipe.coverage, recipe.data.seed, shift
+    )
     figures = evaluation.cross_validated_figures(judged, recipe.coverage, recipe.data.seed)
-    parts = _Parts(fitted(shipped), calibration, _distance(rows, shipped))
+    parts = _Parts(network, calibration, _distance(rows, shipped))
     draft = parts.write(folders.work / "draft", recipe, rows, figures)
     # These come from the very files that ship, through the engine that runs them.
     figures += on_real_images.bundle_figures(draft, folders.data, run.track)
     return Trained(parts.write(folders.out, recipe, rows, figures), figures)
 
 
-def cross_validated(run: Run, rows: list[Row], folds: list[Fold]) -> CrossValidated:
-    """Put together what the network and its rivals say of patients that they never saw."""
+def cross_validated(run: Run, rows: list[Row], folds: list[Fold], shift: float) -> CrossValidated:
+    """Put together what the network and its rivals say of patients that they never saw.
+
+    Labels and all that is said are on the readers' scale, to which `shift` brings them.
+    """
     wide, soft = (
         pooled(frozen.maps(run.folders.work, FeatureChoice(inputs), run.workers, run.track))
         for inputs in ("wide", "windows")
@@ -122,8 +131,19 @@ def cross_validated(run: Run, rows: list[Row], folds: list[Fold]) -> CrossValida
         out_of_fold(folds, _without_splines) if folds[0].network.feed_forward == "kan" else None
     )
     return CrossValidated(
-        rows, out_of_fold(folds, fitted), rivals(rows, noise, wide, soft), without
+        recalibration.shifted(rows, shift),
+        out_of_fold(folds, fitted) + shift,
+        {name: u + shift for name, u in rivals(rows, noise, wide, soft).items()},
+        None if without is None else without + shift,
     )
+
+
+def _shift(network: Network, data: Path) -> float:
+    """Set the shift to the readers' scale on the anchors."""
+    anchors = real_images.anchors(data)
+    with torch.inference_mode():
+        u = [float(network(torch.from_numpy(anchor.hu[None]))) for anchor in anchors]
+    return recalibration.shift_to_readers(np.array(u), np.array([a.readers for a in anchors]))
 
 
 @dataclass(frozen=True, slots=True)

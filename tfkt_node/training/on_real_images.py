@@ -14,9 +14,9 @@ import numpy as np
 
 from tfkt_node.iqa.bundle import RECIPE, Bundle
 from tfkt_node.iqa.engine import Engine, open_engine
-from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, squash
+from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, squash
 from tfkt_node.records import FloatArray
-from tfkt_node.training import comparison, ldctiqac, real_images, recipe
+from tfkt_node.training import comparison, ldctiqac, real_images, recalibration, recipe
 from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
 from tfkt_node.training.baselines import noise_formula
 from tfkt_node.training.collection import CleanSlice
@@ -35,12 +35,16 @@ EVALUATE = "tfkt-node evaluate --bundle BUNDLE --data DATA"
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnchor:
-    """One anchor: readers' score, what the bundle says, and what the noise formula says, 0..4."""
+    """One anchor: readers' score, what the bundle says, and what the noise formula says, 0..4.
+
+    left_out: what the bundle would say with its shift set on the other anchors.
+    """
 
     name: str
     readers: float
     score: float
     noise_formula: float
+    left_out: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +110,21 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
     noise = np.array([noise_hu(anchor.hu, even_tissue(anchor.hu)) for anchor in anchors])
     formula = np.clip(noise_formula(noise), LOWEST, HIGHEST).tolist()
     said = score(anchor.hu for anchor in anchors)
+    others = recalibration.left_out(
+        calibration.slope * engine.quality(np.stack([anchor.hu for anchor in anchors])),
+        np.array([anchor.readers for anchor in anchors]),
+    )
     full, quarter = score(p.full for p in pairs), score(p.quarter for p in pairs)
     tracked = track(scored, len(scored), "Scoring LDCTIQAC")
     challenge = [score([read_slice(one.slice.path)])[0] for one in tracked]
     return OnRealImages(
         [
-            ScoredAnchor(a.name, a.readers, s, f)
-            for a, s, f in zip(anchors, said, formula, strict=True)
+            ScoredAnchor(a.name, a.readers, s, f, float(o))
+            for a, s, f, o in zip(anchors, said, formula, others, strict=True)
         ],
         anchor_labels(anchors),
         [ScoredPair(p.name, f, q) for p, f, q in zip(pairs, full, quarter, strict=True)],
-        unseen_versions(slices, constants, engine, track),
+        _on_readers_scale(unseen_versions(slices, constants, engine, track), calibration),
         ldctiqac.against_readers(np.array([one.score for one in scored]), np.array(challenge))
         if scored
         else None,
@@ -136,10 +144,19 @@ def unseen_versions(
     return rows, np.array([u])
 
 
+def _on_readers_scale(
+    unseen: tuple[list[Row], Float64Array], calibration: Calibration
+) -> tuple[list[Row], Float64Array]:
+    rows, u = unseen
+    shift = calibration.shift
+    return recalibration.shifted(rows, shift), calibration.slope * u + shift
+
+
 def _on_anchors(anchors: Sequence[ScoredAnchor], labels: Sequence[AnchorLabel]) -> Named:
     readers = np.array([anchor.readers for anchor in anchors])
     for name, said in (
         ("score", [anchor.score for anchor in anchors]),
+        ("score with the shift set on the other five", [anchor.left_out for anchor in anchors]),
         ("noise formula", [anchor.noise_formula for anchor in anchors]),
         ("label", [label.label for label in labels]),
         ("label with constants set on the other five", [label.left_out for label in labels]),
