@@ -64,7 +64,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file cannot be read; torch's own complaint of half a file names none
         raise ValueError(
             f"{path} is no checkpoint of plain tensors; save the state_dict of the model with "
             f"torch.save: {error}"
