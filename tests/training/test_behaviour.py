@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from tests.training.rows import doses, row
-from tfkt_node.training.behaviour import child_differences, order_of_dose, smoothing
+from tfkt_node.training.behaviour import (
+    child_differences,
+    order_of_dose,
+    smoothing,
+    smoothing_by_filter,
+)
 
 
 def test_order_is_asked_of_doses_a_factor_two_apart():

@@ -118,6 +118,24 @@ def test_a_stopped_simulation_goes_on(run, tmp_path):
     assert (tmp_path / dataset.TABLE).read_text() == table
 
 
+def test_a_changed_recipe_takes_nothing_old(run, tmp_path):
+    """Maps and noise of other pixels are thrown away with them, whatever their number."""
+    from tfkt_node.training import dataset
+
+    run, _ = run
+    for path in run.folders.work.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert list(tmp_path.glob("maps-*"))
+
+    other = dataclasses.replace(RECIPE.data, seed=7)
+    found = dataset.prepare(run.folders.data, tmp_path, other, 2, untracked)
+
+    assert len(found.rows) == 4 * VERSIONS
+    assert found.rows != dataset.load(run.folders.work).rows
+    assert not [path for derived in dataset.DERIVED for path in tmp_path.glob(derived)]
+
+
 @pytest.fixture
 def job(run, tmp_path):
     """A fit of the run that can be repeated with other constants."""

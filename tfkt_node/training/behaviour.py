@@ -70,6 +70,18 @@ def smoothing(rows: Sequence[Row], scores: Float64Array, *, tested_only: bool) -
     return Smoothing(float(change.mean()), float((change > GAIN_POINTS).mean()))
 
 
+def smoothing_by_filter(rows: Sequence[Row], scores: Float64Array) -> dict[str, Smoothing]:
+    """Do the same for each filter by itself, by name; scores: (seeds, n)."""
+    names = [row.detail.partition(" ")[0] if row.kind == "smoothed" else "" for row in rows]
+    found = {}
+    for name in sorted(set(names) - {""}):
+        places = [place for place, own in enumerate(names) if own in ("", name)]
+        some = [rows[place] for place in places]
+        tested_only = any(row.tested_only for row in some)
+        found[name] = smoothing(some, scores[:, places], tested_only=tested_only)
+    return found
+
+
 def child_differences(
     rows: Sequence[Row], scores: Float64Array, labels: Float64Array
 ) -> Float64Array:

@@ -87,17 +87,7 @@ def recipe_text(recipe: Recipe) -> str:
     values = recipe.to_table()
     tables: dict[str, Mapping[str, Any]] = {
         **{name: values[name] for name in ("data", "network", "fit", "natural")},
-        "label": {
-            "sigma_at_4": label.SIGMA_AT_4,
-            "streak_weight": label.STREAK_WEIGHT,
-            "band_px": label.BAND_PX,
-            "band_share": label.BAND_SHARE,
-            "standard_response": label.STANDARD_RESPONSE,
-            "place_px": label.PLACE_PX,
-            "blob_hu": label.BLOB_HU,
-            "loss_points": label.LOSS_POINTS,
-            "u_range": label.U_RANGE,
-        },
+        "label": label.constants(),
         "simulation": {
             "water_per_mm": simulation.WATER_PER_MM,
             "kernel_peaks_per_mm": [kernel.peak_per_mm for kernel in simulation.Kernel],
@@ -169,15 +159,22 @@ features are frozen: {natural}.
 
 ## What the score means
 
-The network learnt a computed label, not readers. u falls by one point with each halving of the
-dose; 4 is a noise of 24 HU as of a standard kernel; streaks count as noise of 1.4 times their
-strength; places count by their quality, so that a bad corner does not decide a slice. A smoothed
-slice gets the u of its noisy source less up to 1.5 points for the detail that the filter took: what
-is gone, no window brings back. Two constants (24 HU, 1.4) were set on six images that radiologists
-scored in the challenge LDCTIQAC 2023. Six are few, and the weight of streaks rests on one of them.
-One more constant brings u to these readers' scale: {shift:+g} points, set on the same six images
-and kept in `card.toml` apart from the weights. Errors on the six are no evidence; what is left when
-each is left out in turn stands below.
+The network learnt a computed label, not readers. u falls by about one point with each halving of
+the dose (0.8 to 1.2 from full to half, by the kernel: noise that is added counts by its grain, the
+slice's own does not); 4 is a noise of 24 HU as of a standard kernel; streaks count as noise of 1.4
+times their strength; places count by their quality, so that a bad corner does not decide a slice. A
+smoothed slice gets the u of its noisy source less up to 1.5 points for the detail that the filter
+took: what is gone, no window brings back.
+
+Two constants (24 HU, 1.4) were set on six images that radiologists scored in the challenge LDCTIQAC
+2023. Six are few, and the weight of streaks rests on one of them. One more constant brings u to
+these readers' scale: {shift:+g} points, set on the same six images and kept in `card.toml` apart
+from the weights. Errors on the six are no evidence; what is left when each is left out in turn
+stands below.
+
+The label is not that of 0.1.0: coarse bands count less and places by their quality (a little metal
+took all points of a slice), and what a filter takes costs up to 1.5 points instead of 1. This was
+decided on rows of example slices, between first trial fits.
 
 ## Data
 
@@ -197,19 +194,21 @@ Printed by
 
 "SROCC over X" is the gain over a rival on the same versions, with its 95 % bootstrap by patient.
 Rivals: the noise formula 4 - 2 log2(noise / 24 HU), a ridge on five numbers of noise, and a ridge
-on pooled ImageNet features of both windows with these numbers.
+on these numbers with pooled ImageNet features of the wide window and of the three windows.
 
 | figure | value |
 | --- | --- |
 {cross_validated}
 
 The interval of a slice is the score -{below} +{above} ({coverage} %, cross-conformal by patient).
-It covers the computed label, not readers. For a series the mean error of a patient's versions
-stands in, since no whole series was simulated.
+It covers the computed label, moved to the readers' scale with the score, not readers. For a series
+the mean error of a patient's versions of one kind stands in, since no whole series was simulated.
 
 ## Figures of the shipped files on real images and unseen series
 
-None of these images was used in any fit. Printed by
+No weight was fitted to any of these images; three constants were set on the six anchors (24 HU,
+1.4 and the shift), so that errors on them are in sample. With the shift "set on the other five" the
+other two stay. Printed by
 
     {evaluate}
 
@@ -221,8 +220,8 @@ None of these images was used in any fit. Printed by
 
 - Readers' scores of clinical series, of chest, of children; heads; lung and bone kernels.
 - Iterative and learnt reconstruction: only filters after the fact were simulated.
-- A linear filter is a softer kernel: a slice softened so scores by its own noise, higher than its
-  source, as softer kernels do with readers. The median filter was never fitted to; the figures
-  above say what it does.
+- **Over-smoothing is not solved.** A slice softened by a Gaussian looks as if a softer kernel had
+  made it, and a median filter was never fitted to: both still raise scores (figures above, filter
+  by filter). Where the measured noise contradicts a score, the node says so beside it.
 - No pre-training at all, other backbones, fine-tuning of the features on CT.
 """

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from tfkt_node.iqa.engine import fit_to_grid
 from tfkt_node.records import FloatArray
+from tfkt_node.training import label
 from tfkt_node.training.collection import CleanSlice, clean_slices, folds
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.slice_files import read_slice
@@ -28,6 +29,9 @@ from tfkt_node.training.track import Track
 from tfkt_node.training.versions import Version, versions
 
 TABLE, PIXELS, MADE_FOR = "table.jsonl", "slices.i16", "data.json"
+DERIVED = ("maps-*.f16", "noise-numbers.npy")
+"""Files in the work folder that others make of the pixels, as patterns."""
+
 SIDE = 512
 _BYTES = SIDE * SIDE * 2
 
@@ -84,12 +88,14 @@ def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Tra
     jobs = [_Job(clean, recipe) for clean in clean_slices(data, recipe)]
     jobs += [_Job(scored.slice, recipe, scored.score) for scored in scored_slices(data)]
     in_fold = folds([job.slice for job in jobs], recipe)
-    wanted = json.dumps([asdict(recipe), [job.slice.path.name for job in jobs]], sort_keys=True)
+    known = [[job.slice.path.name, job.slice.region, job.readers] for job in jobs]
+    wanted = json.dumps([asdict(recipe), label.constants(), known], sort_keys=True)
     work.mkdir(parents=True, exist_ok=True)
     made_for = work / MADE_FOR
     if not made_for.is_file() or made_for.read_text(encoding="utf-8") != wanted:
-        (work / TABLE).unlink(missing_ok=True)
-        (work / PIXELS).unlink(missing_ok=True)
+        for stale in (TABLE, PIXELS, *DERIVED):
+            for path in work.glob(stale):
+                path.unlink()
         made_for.write_text(wanted, encoding="utf-8")
     done = _whole_slices(work)
     left = [(job, in_fold[job.slice.patient]) for job in jobs[done:]]
@@ -165,8 +171,11 @@ def _whole_slices(work: Path) -> int:
     for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):
             break  # the run was stopped while it wrote this
+        grown = size + len(json.loads(line)) * _BYTES
+        if grown > pixels.stat().st_size:
+            break  # what the table tells of never reached the disk
         whole.append(line)
-        size += len(json.loads(line)) * _BYTES
+        size = grown
     table.write_text("".join(whole), encoding="utf-8")
     with pixels.open("r+b") as file:
         file.truncate(size)

@@ -96,6 +96,9 @@ def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
         smoothing = behaviour.smoothing(rows, scores(u), tested_only=tested_only)
         yield f"{name}: mean change of score", smoothing.mean
         yield f"{name}: share over 0.1 above its source", smoothing.gained
+    for name, smoothing in behaviour.smoothing_by_filter(rows, scores(u)).items():
+        yield f"smoothed by {name}: mean change of score", smoothing.mean
+        yield f"smoothed by {name}: share over 0.1 above its source", smoothing.gained
     apart = behaviour.child_differences(rows, scores(u), scores([row.u for row in rows]))
     if apart.size:
         yield "child against adult at equal noise: pairs", apart.shape[1]

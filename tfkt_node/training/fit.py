@@ -164,8 +164,8 @@ class _Fit:
 class Batches:
     """Batches of several slices with several versions each, so that versions can be compared.
 
-    An epoch meets every row once; the last rows of a slice that do not fill a share wait for the
-    next epoch, which deals them out anew.
+    An epoch meets a row at most once; the last rows of a slice that do not fill a share wait for
+    the next epoch, which deals them out anew. A slice with fewer rows than a share is never met.
     """
 
     def __init__(self, files: Sequence[str], places: Places, recipe: FitRecipe) -> None:

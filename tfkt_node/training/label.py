@@ -104,3 +104,18 @@ def quality(known: Known) -> float:
     lost = sum(share * (1 - left) for share, left in zip(BAND_SHARE, known.transfer, strict=True))
     u = 4 - 2 * math.log2(sigma / SIGMA_AT_4) - LOSS_POINTS * lost
     return min(max(u, U_RANGE[0]), U_RANGE[1])
+
+
+def constants() -> dict[str, object]:
+    """Return every constant that decides a label, for a recipe to show."""
+    return {
+        "sigma_at_4": SIGMA_AT_4,
+        "streak_weight": STREAK_WEIGHT,
+        "band_px": BAND_PX,
+        "band_share": BAND_SHARE,
+        "standard_response": STANDARD_RESPONSE,
+        "place_px": PLACE_PX,
+        "blob_hu": BLOB_HU,
+        "loss_points": LOSS_POINTS,
+        "u_range": U_RANGE,
+    }

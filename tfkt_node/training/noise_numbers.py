@@ -62,7 +62,9 @@ def all_noise_numbers(work: Path, workers: int, track: Track) -> Float64Array:
         if len(kept) == count:
             return kept
     found = np.stack(list(track(_in_order(work, count, workers), count, "Noise numbers")))
-    np.save(path, found)
+    unfinished = path.with_suffix(".part.npy")
+    np.save(unfinished, found)
+    unfinished.replace(path)
     return found
 
 
