@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
 from tests.cli.conftest import Ran, ct, save
+from tfkt_node.cli.demo_phantom import abdomen
 from tfkt_node.cli.document import schema
+from tfkt_node.training.simulation import LowDose
 
 pytestmark = pytest.mark.station
 
@@ -28,14 +31,28 @@ def told(ran: Ran) -> dict[str, Any]:
     return document
 
 
+@pytest.fixture(scope="module")
+def bodies() -> list[bytes]:
+    """Pixels of six slices of the demonstration's abdomen, with the noise of a scan.
+
+    A plainer picture is unlike what the model knows, and withheld.
+    """
+    random = np.random.default_rng(7)
+    scanned = [
+        hu + LowDose(hu, own_noise_hu=25.0).scan_noise(1.0, random) for hu in abdomen(16)[4:10]
+    ]
+    return [np.round(hu).astype("<i2").tobytes() for hu in scanned]
+
+
 @pytest.fixture
-def series(tmp_path: Path) -> Path:
+def series(tmp_path: Path, bodies: list[bytes]) -> Path:
     """A folder with six slices, one of them twice, a superseded one, and a text."""
     folder = tmp_path / "series"
-    for number in range(1, 7):
-        save(ct(number, size=512), folder / f"{number}.dcm")
-    save(ct(6, size=512, SeriesDescription="older"), folder / "0-older.dcm")
-    save(ct(1, size=512), folder / "7-again.dcm")
+    for number, pixels in enumerate(bodies, start=1):
+        save(ct(number, size=512, PixelData=pixels), folder / f"{number}.dcm")
+    older = ct(6, size=512, SeriesDescription="older", PixelData=bodies[5])
+    save(older, folder / "0-older.dcm")
+    save(ct(1, size=512, PixelData=bodies[0]), folder / "7-again.dcm")
     (folder / "notes.txt").write_text("not DICOM", encoding="utf-8")
     return folder
 

@@ -10,7 +10,6 @@ from tfkt_node.training.behaviour import (
     child_differences,
     order_of_dose,
     smoothing,
-    smoothing_by_filter,
 )
 
 
