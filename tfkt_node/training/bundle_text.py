@@ -133,10 +133,29 @@ def readme(
         above=calibration.above,
         coverage=round(100 * calibration.coverage),
         cross_validated=_table(figures, TRAIN),
+        against_rivals=_against_rivals(figures),
         train=TRAIN,
         real=_table(figures, EVALUATE),
         evaluate=EVALUATE,
     )
+
+
+def _against_rivals(figures: Sequence[Figure]) -> str:
+    """Say plainly, rival by rival, who orders all versions better."""
+    start, low, high = "all: SROCC over ", ", 95 % low", ", 95 % high"
+    values = {figure.name: figure.value for figure in figures}
+    sentences = []
+    for name in values:
+        if not name.startswith(start) or name.endswith((low, high)):
+            continue
+        rival = name.removeprefix(start)
+        if values[name + low] > 0:
+            sentences.append(f"The network orders all versions better than the {rival}.")
+        elif values[name + high] < 0:
+            sentences.append(f"**The {rival} orders all versions better than the network.**")
+        else:
+            sentences.append(f"**Against the {rival} no difference is shown over all versions.**")
+    return "\n".join(sentences)
 
 
 def _table(figures: Sequence[Figure], command: str) -> str:
@@ -195,6 +214,8 @@ Printed by
 "SROCC over X" is the gain over a rival on the same versions, with its 95 % bootstrap by patient.
 Rivals: the noise formula 4 - 2 log2(noise / 24 HU), a ridge on five numbers of noise, and a ridge
 on these numbers with pooled ImageNet features of the wide window and of the three windows.
+
+{against_rivals}
 
 | figure | value |
 | --- | --- |
