@@ -10,6 +10,7 @@ from tfkt_node.training.behaviour import (
     child_differences,
     order_of_dose,
     smoothing,
+    smoothing_by_filter,
 )
 
 
@@ -54,6 +55,19 @@ def test_smoothing_is_held_against_the_same_noise():
 
     assert (fitted.mean, fitted.gained) == pytest.approx(((0.05 + 0.2 - 0.15) / 3, 1 / 3))
     assert (tested.mean, tested.gained) == (-1, 0)
+
+
+def test_each_filter_answers_for_itself():
+    """One that gains is not hidden behind one that loses."""
+    rows = [
+        *doses(1, 0.25),
+        row(kind="smoothed", dose=0.25, detail="wiener 0.80"),
+        row(kind="smoothed", dose=0.25, detail="median 1.10", tested_only=True),
+    ]
+
+    found = smoothing_by_filter(rows, np.array([[3.0, 2.0, 1.5, 2.5]]))
+
+    assert {name: one.mean for name, one in found.items()} == {"median": 0.5, "wiener": -0.5}
 
 
 def test_without_smoothed_versions_nothing_is_claimed():
