@@ -15,7 +15,7 @@ pytestmark = pytest.mark.station
 
 RECIPE = Recipe(
     data=DataRecipe(
-        folds=2,
+        folds=3,
         doses=(1 / 2, 1 / 4),
         thinned=(1.0,),
         smoothed=(1 / 4,),
