@@ -31,13 +31,13 @@ VERSIONS = 10
 
 @pytest.fixture(scope="module")
 def data(shared_data, tmp_path_factory):
-    """Four patients of ct-clean, one slice each, beside what `evaluate` reads."""
+    """Ten patients of ct-clean, one slice each, beside what `evaluate` reads."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("anchors", "paired-dose", "series"):
         (folder / name).symlink_to(shared_data / name)
     (folder / "ct-clean").mkdir()
     with (shared_data / "ct-clean" / "index.csv").open(newline="", encoding="utf-8") as file:
-        rows = list({row["patient"]: row for row in csv.DictReader(file)}.values())[:4]
+        rows = list({row["patient"]: row for row in csv.DictReader(file)}.values())[:10]
     for row in rows:
         (folder / "ct-clean" / row["file"]).symlink_to(shared_data / "ct-clean" / row["file"])
     with (folder / "ct-clean" / "index.csv").open("w", newline="", encoding="utf-8") as file:
@@ -68,8 +68,8 @@ def test_run_ends_in_a_bundle_that_loads(run):
 
     assert loaded.digest == trained.bundle.digest
     assert read(run.folders.out / bundle.RECIPE) == RECIPE
-    assert len(loaded.card["data"]["patients"]) == 4
-    assert loaded.card["data"]["versions"] == 4 * VERSIONS
+    assert len(loaded.card["data"]["patients"]) == 10
+    assert loaded.card["data"]["versions"] == 10 * VERSIONS
     assert [(f["name"], f["value"]) for f in loaded.card["figures"]] == [
         (figure.name, figure.value) for figure in trained.figures
     ]
@@ -113,7 +113,7 @@ def test_a_stopped_simulation_goes_on(run, tmp_path):
 
     found = dataset.prepare(run.folders.data, tmp_path, RECIPE.data, 1, untracked)
 
-    assert len(found.rows) == 4 * VERSIONS
+    assert len(found.rows) == 10 * VERSIONS
     assert (tmp_path / dataset.PIXELS).read_bytes() == whole
     assert (tmp_path / dataset.TABLE).read_text() == table
 
@@ -131,7 +131,7 @@ def test_a_changed_recipe_takes_nothing_old(run, tmp_path):
     other = dataclasses.replace(RECIPE.data, seed=7)
     found = dataset.prepare(run.folders.data, tmp_path, other, 2, untracked)
 
-    assert len(found.rows) == 4 * VERSIONS
+    assert len(found.rows) == 10 * VERSIONS
     assert found.rows != dataset.load(run.folders.work).rows
     assert not [path for derived in dataset.DERIVED for path in tmp_path.glob(derived)]
 
