@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tfkt_node.iqa.physics import (
     streak_index,
     water_equivalent_diameter_mm,
 )
-from tfkt_node.iqa.scope import find_body, pixel_reason
+from tfkt_node.iqa.scope import find_body
 from tfkt_node.records import FloatArray
 
 SPACING = (0.7, 0.7)
@@ -283,6 +282,3 @@ def test_real_slices_agree_with_their_index_and_with_good_scores(shared_data: Pa
     assert np.median(ratios) == pytest.approx(1, abs=0.03)
     assert np.mean(np.abs(np.array(ratios) - 1) < 0.15) > 0.9
     assert np.mean(findings) <= 0.05
-
-
-@pytest.mark.station
