@@ -124,6 +124,10 @@ def write_graph(network: Network, path: Path) -> None:
         model = openvino.convert_model(
             _Readings(network), example_input=example, input=[1, GRID, GRID]
         )
+    # OpenVINO numbers what it makes from its start on: the same network would give other bytes.
+    model.set_friendly_name("tfkt-node")
+    for number, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
     for output, name in zip(model.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})
     openvino.save_model(model, path, compress_to_fp16=False)
