@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.training.some import link_some
 from tfkt_node.training.natural import NaturalRecipe
 from tfkt_node.training.track import untracked
 
@@ -34,13 +35,8 @@ def data(shared_data, tmp_path_factory):
     (folder / "natural" / "live").mkdir(parents=True)
     with (source / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["scene"] in SCENES]
-    for row in rows:
-        (folder / "natural" / row["file"]).symlink_to(source / row["file"])
-        assert row["split"] == SCENES[row["scene"]]
-    with (folder / "natural" / "index.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    assert all(row["split"] == SCENES[row["scene"]] for row in rows)
+    link_some(source, folder / "natural", rows)
     return folder
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ SIDE = 512
 _BYTES = SIDE * SIDE * 2
 
 StoredArray = npt.NDArray[np.int16]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Tra
         made_for.write_text(wanted, encoding="utf-8")
     done = _whole_slices(work)
     left = [(job, in_fold[job.slice.patient]) for job in jobs[done:]]
+    if not left:
+        return load(work)
     with (
         (work / TABLE).open("a", encoding="utf-8") as table,
         (work / PIXELS).open("ab") as pixels,
@@ -118,6 +122,38 @@ def load(work: Path) -> Dataset:
         rows = [_row(values) for line in table for values in json.loads(line)]
     pixels = np.memmap(work / PIXELS, np.int16, "r", shape=(len(rows), SIDE, SIDE))
     return Dataset(rows, pixels)
+
+
+def each(
+    work: Path,
+    places: Sequence[int],
+    workers: int,
+    opener: Callable[..., Callable[[FloatArray], Result]],
+    *arguments: object,
+) -> Iterator[Result]:
+    """Yield what a function makes of each version in `work`, in order, several at once.
+
+    opener: called with the arguments once in each process; returns the function, which takes a
+    version, (512, 512) float32 HU. All must be known by name, since processes start afresh.
+    """
+    begin = (work, opener, arguments)
+    with multiprocessing.get_context("spawn").Pool(workers, _begin, begin) as pool:
+        yield from pool.imap(_work_on, places, chunksize=8)
+
+
+_function: Callable[[FloatArray], object]
+_versions: Dataset
+
+
+def _begin(
+    work: Path, opener: Callable[..., Callable[[FloatArray], object]], arguments: tuple[object, ...]
+) -> None:
+    global _function, _versions
+    _function, _versions = opener(*arguments), load(work)
+
+
+def _work_on(place: int) -> Any:
+    return _function(_versions.hu(place))
 
 
 def row_of(clean: CleanSlice, fold: int, version: Version) -> Row:
@@ -176,10 +212,14 @@ def _whole_slices(work: Path) -> int:
             break  # what the table tells of never reached the disk
         whole.append(line)
         size = grown
-    table.write_text("".join(whole), encoding="utf-8")
-    with pixels.open("r+b") as file:
-        file.truncate(size)
+    _cut(table, sum(len(line.encode()) for line in whole))
+    _cut(pixels, size)
     return len(whole)
+
+
+def _cut(path: Path, size: int) -> None:
+    if path.stat().st_size > size:
+        os.truncate(path, size)
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -188,8 +228,6 @@ def _row(values: dict[str, Any]) -> Row:
 
 def _make_all(jobs: Sequence[tuple[_Job, int]], workers: int) -> Generator[_Made, None, None]:
     """Yield slice by slice in order. Processes start afresh: torch does not survive a fork."""
-    if not jobs:
-        return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_make, jobs)
 

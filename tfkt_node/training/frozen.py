@@ -6,9 +6,8 @@ are kept in a file. The file grows in order; a run that was stopped goes on at i
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,31 +64,10 @@ def maps(work: Path, choice: FeatureChoice, workers: int, track: Track) -> HalfA
     if left:
         with path.open("ab") as file:
             file.truncate(done * size)
-            for made in track(_in_order(work, choice, left, workers), len(left), "Feature maps"):
+            everything = dataset.each(work, left, workers, open_features, choice)
+            for made in track(everything, len(left), "Feature maps"):
                 file.write(made.tobytes())
     return np.memmap(path, np.float16, "r", shape=shape)
-
-
-def _in_order(
-    work: Path, choice: FeatureChoice, places: range, workers: int
-) -> Iterator[HalfArray]:
-    with multiprocessing.get_context("spawn").Pool(workers, _open, (work, choice)) as pool:
-        yield from pool.imap(_maps_of, places, chunksize=8)
-
-
-_features: Callable[[FloatArray], HalfArray]
-_versions: dataset.Dataset
-
-
-def _open(work: Path, choice: FeatureChoice) -> None:
-    """Open features and pixels once in a worker."""
-    global _features, _versions  # noqa: PLW0603  a worker of a pool has no other place
-    _features = open_features(choice)
-    _versions = dataset.load(work)
-
-
-def _maps_of(place: int) -> HalfArray:
-    return _features(_versions.hu(place))
 
 
 class _Maps(nn.Module):

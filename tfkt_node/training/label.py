@@ -14,11 +14,13 @@ Two constants are set on six images that readers scored: SIGMA_AT_4 and STREAK_W
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage as ndi
 
+from tfkt_node.iqa.uncertainty import U_ENDS
 from tfkt_node.records import BoolArray, FloatArray
 
 SIGMA_AT_4 = 24.0
@@ -38,6 +40,9 @@ STANDARD_RESPONSE = (0.550, 0.284, 0.117)
 """SD in each band of noise from the standard kernel that `tissue.noise_hu` measures as 1: medians
 over 14 simulated slices."""
 
+REACH_PX = round(4 * BAND_PX[-1])
+"""Pixels further away leave the bands of a pixel as they are."""
+
 PLACE_PX = 33
 """Side of the square over which noise and streaks make up the quality of one place."""
 
@@ -48,8 +53,8 @@ LOSS_POINTS = 1.5
 """Points that smoothing costs when nothing is left of any blob. Noise can be read through; what a
 filter took is gone."""
 
-U_RANGE = (-4.0, 8.0)
-"""Where the score reaches 0 and 4 (`iqa.uncertainty.U_ENDS`)."""
+U_RANGE = U_ENDS
+"""Where the score reaches 0 and 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +80,29 @@ def band_sigma(field: FloatArray, even: BoolArray, beside: float, weight: float 
     grain weighs more than its SD, fine grain less. Places count by their quality, not by their
     power: bad streaks in one corner leave the rest readable.
     """
-    field, even = _box(field, even)
+    window = around(even, REACH_PX + PLACE_PX // 2)
+    field, even = field[window], even[window]
     power = np.zeros(field.shape, np.float32)
-    finer = ndi.gaussian_filter(field, BAND_PX[0] / 2)
-    for width, share, response in zip(BAND_PX, BAND_SHARE, STANDARD_RESPONSE, strict=True):
-        coarser = ndi.gaussian_filter(field, width)
-        power += np.float32(share / response**2) * (finer - coarser) ** 2
-        finer = coarser
+    for band, share, response in zip(bands(field), BAND_SHARE, STANDARD_RESPONSE, strict=True):
+        power += np.float32(share / response**2) * band**2
     here = ndi.uniform_filter(power, PLACE_PX)[even]
     whole = math.exp(np.log(beside**2 + weight**2 * here + 1e-6).mean())
     return math.sqrt(max(whole - beside**2, 0.0)) / weight
 
 
-def _box(field: FloatArray, even: BoolArray) -> tuple[FloatArray, BoolArray]:
-    """Cut both down to the rectangle that even tissue needs; the bands reach no further."""
-    reach = round(4 * BAND_PX[-1]) + PLACE_PX // 2
-    window = []
-    for axis in (1, 0):
-        inside = np.flatnonzero(even.any(axis=axis))
-        window.append(slice(max(inside[0] - reach, 0), inside[-1] + reach + 1))
-    return field[tuple(window)], even[tuple(window)]
+def bands(field: FloatArray) -> Iterator[FloatArray]:
+    """Yield a field, (rows, columns), by size: one of the same shape for each of BAND_PX."""
+    finer = ndi.gaussian_filter(field, BAND_PX[0] / 2)
+    for width in BAND_PX:
+        coarser = ndi.gaussian_filter(field, width)
+        yield finer - coarser
+        finer = coarser
+
+
+def around(even: BoolArray, reach: int) -> tuple[slice, ...]:
+    """Return the rectangle that holds even tissue with `reach` pixels about it."""
+    inside = np.nonzero(even)
+    return tuple(slice(max(at.min() - reach, 0), at.max() + reach + 1) for at in inside)
 
 
 def quality(known: Known) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import scipy.ndimage as ndi
 
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.records import FloatArray
 from tfkt_node.training import dataset
-from tfkt_node.training.label import BAND_PX
-from tfkt_node.training.measures import Float64Array
+from tfkt_node.training.label import BAND_PX, REACH_PX, around, bands
 from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, noise_hu
 from tfkt_node.training.track import Track
 
@@ -25,7 +24,6 @@ Image Understanding 1996)."""
 
 _BOX = 9
 _QUANTILE = 0.3
-_REACH = round(4 * BAND_PX[-1])
 
 
 def noise_numbers(hu: FloatArray) -> Float64Array:
@@ -39,16 +37,9 @@ def noise_numbers(hu: FloatArray) -> Float64Array:
     if even.sum() < MIN_EVEN_PIXELS:
         return np.full(len(NAMES), np.nan)
     sd = noise_hu(hu, even)
-    window = tuple(
-        slice(max(at.min() - _REACH, 0), at.max() + _REACH + 1) for at in np.nonzero(even)
-    )
+    window = around(even, REACH_PX)
     hu, even = np.clip(hu[window], -300, 500).astype(np.float32), even[window]
-    fields = [ndi.convolve(hu, _SECOND_DIFFERENCE)]
-    finer = ndi.gaussian_filter(hu, BAND_PX[0] / 2)
-    for width in BAND_PX:
-        coarser = ndi.gaussian_filter(hu, width)
-        fields.append(finer - coarser)
-        finer = coarser
+    fields = [ndi.convolve(hu, _SECOND_DIFFERENCE), *bands(hu)]
     powers = [np.quantile(ndi.uniform_filter(f * f, _BOX)[even], _QUANTILE) for f in fields]
     return np.asarray(np.log2(np.clip([sd, *np.sqrt(np.maximum(powers, 0))], 0.1, None)))
 
@@ -61,26 +52,13 @@ def all_noise_numbers(work: Path, workers: int, track: Track) -> Float64Array:
         kept: Float64Array = np.load(path)
         if len(kept) == count:
             return kept
-    found = np.stack(list(track(_in_order(work, count, workers), count, "Noise numbers")))
+    numbers = dataset.each(work, range(count), workers, _open)
+    found = np.stack(list(track(numbers, count, "Noise numbers")))
     unfinished = path.with_suffix(".part.npy")
     np.save(unfinished, found)
     unfinished.replace(path)
     return found
 
 
-def _in_order(work: Path, count: int, workers: int) -> Iterator[Float64Array]:
-    with multiprocessing.get_context("spawn").Pool(workers, _open, (work,)) as pool:
-        yield from pool.imap(_numbers_of, range(count), chunksize=8)
-
-
-_versions: dataset.Dataset
-
-
-def _open(work: Path) -> None:
-    """Open the pixels once in a worker."""
-    global _versions  # noqa: PLW0603  a worker of a pool has no other place
-    _versions = dataset.load(work)
-
-
-def _numbers_of(place: int) -> Float64Array:
-    return noise_numbers(_versions.hu(place))
+def _open() -> Callable[[FloatArray], Float64Array]:
+    return noise_numbers
