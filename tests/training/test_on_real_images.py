@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.training.rows import doses, row
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training.anchor_label import AnchorLabel
 from tfkt_node.training.ldctiqac import Readers
-from tfkt_node.training.measures import Float64Array
 from tfkt_node.training.on_real_images import EVALUATE, OnRealImages, ScoredAnchor, ScoredPair
 
 

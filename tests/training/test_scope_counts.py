@@ -58,7 +58,7 @@ def test_rules_alone_keep_bodies_and_withhold_the_rest(
     """Before any feature distance: no body is refused, and of the others two heads get through."""
     found = {one.group: one for one in scope_counts(shared_data, *model, untracked)}
 
-    assert {name for name, one in found.items() if one.belongs} == {"ct-clean", *counting.BODIES}
+    assert {name for name, one in found.items() if one.belongs} == {"ct-clean", *counting.SERIES}
     assert [one.withheld for one in found.values() if one.belongs] == [0, 0, 0]
     assert (found["ct-clean"].slices, found["ct-clean"].patients) == (141, 65)
     through = {name: one.slices - one.withheld for name, one in found.items() if not one.belongs}

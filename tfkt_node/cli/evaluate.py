@@ -28,7 +28,8 @@ def evaluate(
             exists=True,
             file_okay=False,
             help="Folder that holds anchors, paired-dose and series; and LDCTIQAG2023_train, as "
-            "the challenge ships it, to be judged by its readers.",
+            "the challenge ships it, to be judged by its readers; and zoo and ct-clean, to count "
+            "what the scope withholds.",
         ),
     ],
     bundle: Annotated[
@@ -79,7 +80,7 @@ def evaluate(
 
 def _print_images(found: OnRealImages) -> None:
     print_table(
-        "Images that readers scored (two constants of the label were set on them)",
+        "Images that readers scored (two constants of the label, and the shift, were set on them)",
         ("image", ">readers", ">score", ">noise formula", ">label", ">label, left out"),
         [
             (

@@ -17,7 +17,6 @@ import numpy as np
 from tfkt_node.cli.output import confidence, number
 from tfkt_node.iqa.bundle import Bundle
 from tfkt_node.iqa.engine import GRID, fit_to_grid, open_engine
-from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.records import (
     Assessment,
     FloatArray,
@@ -93,8 +92,7 @@ def local_scores(bundle: Bundle, scoring: Scoring) -> LocalScores:
 
     def read(hu: FloatArray) -> FloatArray:
         (local,) = engine.read(fit_to_grid(hu)[None]).local
-        scores = squash(bundle.calibration.shift + bundle.calibration.slope * local)
-        return scores.astype(np.float32)
+        return bundle.calibration.scores(local).astype(np.float32)
 
     return read
 

@@ -25,7 +25,8 @@ DataFolder = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Folder that holds ct-clean, anchors and paired-dose.",
+        help="Folder that holds ct-clean, anchors, paired-dose and series; natural for opinion "
+        "scores, and LDCTIQAG2023_train for readers' scores, where there are some.",
     ),
 ]
 
@@ -42,7 +43,7 @@ def train(
         typer.Option(
             metavar="DIR",
             file_okay=False,
-            help="Folder for versions, maps and fits (4 GB). A run that was stopped goes on here.",
+            help="Folder for versions, maps and fits (5 GB). A run that was stopped goes on here.",
         ),
     ] = Path("work-training"),
     recipe: Annotated[

@@ -52,6 +52,10 @@ class Calibration:
             if not good:
                 raise ValueError(f"calibration {name} is out of range: got {getattr(self, name)}")
 
+    def scores(self, u: npt.ArrayLike) -> Float64Array:
+        """Turn raw quality, any shape, into scores 0..4 of the same shape, without rounding."""
+        return squash(self.shift + self.slope * np.asarray(u, np.float64))
+
 
 def squash(value: npt.ArrayLike) -> Float64Array:
     """Bend the open scale softly into 0..4; any shape, same shape back.
@@ -91,7 +95,7 @@ def score(calibration: Calibration, u: float) -> tuple[float, tuple[float, float
     """
     if not np.isfinite(u):
         raise ValueError(f"raw quality must be a finite number: got {u}")
-    value = float(squash(calibration.shift + calibration.slope * u))
+    value = float(calibration.scores(u))
     low = max(value - calibration.below, LOWEST)
     high = min(value + calibration.above, HIGHEST)
     return round(value, 4), (round(low, 4), round(high, 4))

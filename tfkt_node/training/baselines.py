@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.label import SIGMA_AT_4, U_RANGE
-from tfkt_node.training.measures import Float64Array
 
 NOISE_FORMULA, NOISE_NUMBERS, IMAGENET = "noise formula", "five noise numbers", "ImageNet ridge"
 

@@ -9,8 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array
 
 DOSE_FACTOR = 2.0
 """Versions of a slice whose doses differ by less need not be told apart."""

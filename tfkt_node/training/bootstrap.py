@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfkt_node.training.measures import Float64Array
+from tfkt_node.iqa.uncertainty import Float64Array
 
 DRAWS = 1000
 LEVEL = 0.95

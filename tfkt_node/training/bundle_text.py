@@ -52,18 +52,19 @@ def describe(
     recipe: Recipe, rows: Sequence[Row], calibration: Calibration, figures: Sequence[Figure]
 ) -> Description:
     """Put together all that a bundle says beside its weights."""
+    data = data_table(recipe, rows)
     return Description(
         name=NAME,
         version=VERSION,
         summary=SUMMARY,
         scope=SCOPE,
         calibration=calibration,
-        data=data_table(recipe, rows),
+        data=data,
         figures=tuple(
             {"name": figure.name, "value": figure.value, "command": figure.command}
             for figure in figures
         ),
-        readme=readme(recipe, rows, calibration, figures),
+        readme=readme(recipe, data, calibration, figures),
         recipe=recipe_text(recipe),
     )
 
@@ -112,10 +113,12 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def readme(
-    recipe: Recipe, rows: Sequence[Row], calibration: Calibration, figures: Sequence[Figure]
+    recipe: Recipe,
+    data: Mapping[str, Any],
+    calibration: Calibration,
+    figures: Sequence[Figure],
 ) -> str:
-    """Write the bundle's README: what was measured and what was not."""
-    data = data_table(recipe, rows)
+    """Write the bundle's README: what was measured and what was not. data: of `data_table`."""
     return README.format(
         name=NAME,
         version=VERSION,

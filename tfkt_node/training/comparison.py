@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tfkt_node.iqa.uncertainty import Float64Array, squash
 from tfkt_node.training import bootstrap
-from tfkt_node.training.conformal import scores
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array, correlation, once, ranks, srocc
+from tfkt_node.training.measures import correlation, once, ranks, srocc
 
 SUBSETS: Mapping[str, Callable[[Row], bool]] = MappingProxyType(
     {
@@ -72,7 +72,7 @@ def agreement(rows: Sequence[Row], u: Float64Array) -> list[Agreement]:
                 float(np.mean([srocc(truth, one, all_once) for one in said])),
                 float(np.mean([correlation(truth, one, all_once) for one in said])),
                 float(np.abs(said - truth).mean()),
-                float(np.abs(scores(said) - scores(truth)).mean()),
+                float(np.abs(squash(said) - squash(truth)).mean()),
             )
         )
     return found

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, squash
+from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, Float64Array, squash
 from tfkt_node.training import bootstrap
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array
 from tfkt_node.verdict.criteria import UNSURE_CHANCE, chance_beyond
 
 DRAWS = 1000
@@ -52,15 +51,10 @@ class Errors:
         )
 
 
-def scores(u: npt.ArrayLike) -> Float64Array:
-    """Return the scores of u, any shape, without rounding."""
-    return squash(np.asarray(u, np.float64))
-
-
 def slice_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
     """Return the error of each version by each seed; u: (seeds, n), out of fold."""
-    given = scores(u)
-    true = scores([row.u for row in rows])
+    given = squash(u)
+    true = squash([row.u for row in rows])
     return Errors(
         (true - given).ravel(),
         given.ravel(),

@@ -10,18 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.torch import load_file, save_file
 
 from tfkt_node.iqa.network import Network, build
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training import dataset, frozen
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.fit import Job, Places, config, fit, predict
 from tfkt_node.training.frozen import FeatureChoice
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track, untracked
-
-Float64Array = npt.NDArray[np.float64]
 
 LOG = "train.log"
 """In the work folder: a line for each epoch of each fit."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfkt_node.iqa.uncertainty import Float64Array, squash
 from tfkt_node.settings import CriteriaByPopulation
 from tfkt_node.training import behaviour, comparison, conformal
-from tfkt_node.training.conformal import scores
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array, once, srocc
+from tfkt_node.training.measures import once, srocc
 
 TRAIN = "tfkt-node train --recipe RECIPE --data DATA --work WORK --out OUT"
 """Prints the figures of `cross_validated_figures`."""
@@ -93,13 +93,13 @@ def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
         yield "doses a factor 2 or more apart: share in order", float(order.mean())
         yield "doses a factor 2 or more apart: pairs", order.shape[1]
     for name, tested_only in (("smoothed", False), ("smoothed by a filter never fitted to", True)):
-        smoothing = behaviour.smoothing(rows, scores(u), tested_only=tested_only)
+        smoothing = behaviour.smoothing(rows, squash(u), tested_only=tested_only)
         yield f"{name}: mean change of score", smoothing.mean
         yield f"{name}: share over 0.1 above its source", smoothing.gained
-    for name, smoothing in behaviour.smoothing_by_filter(rows, scores(u)).items():
+    for name, smoothing in behaviour.smoothing_by_filter(rows, squash(u)).items():
         yield f"smoothed by {name}: mean change of score", smoothing.mean
         yield f"smoothed by {name}: share over 0.1 above its source", smoothing.gained
-    apart = behaviour.child_differences(rows, scores(u), scores([row.u for row in rows]))
+    apart = behaviour.child_differences(rows, squash(u), squash([row.u for row in rows]))
     if apart.size:
         yield "child against adult at equal noise: pairs", apart.shape[1]
         yield "child against adult at equal noise: mean difference of score", float(apart.mean())
@@ -113,7 +113,7 @@ def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
 def _splines(found: CrossValidated) -> Named:
     if found.without_splines is None:
         return
-    change = np.abs(scores(found.without_splines) - scores(found.u))
+    change = np.abs(squash(found.without_splines) - squash(found.u))
     everything = once(len(found.rows))
     kept = [srocc(a, b, everything) for a, b in zip(found.u, found.without_splines, strict=True)]
     truth = np.array([row.u for row in found.rows])

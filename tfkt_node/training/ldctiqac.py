@@ -17,11 +17,10 @@ import numpy as np
 import scipy.ndimage as ndi
 import scipy.sparse.csgraph as graph
 
-from tfkt_node.iqa.uncertainty import unsquash
+from tfkt_node.iqa.uncertainty import Float64Array, unsquash
 from tfkt_node.records import FloatArray, Misconfigured
 from tfkt_node.training.collection import CleanSlice
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array
 from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.tissue import even_tissue, noise_hu
 

@@ -7,9 +7,8 @@ thousand draws of thousands of images are then one matrix.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float64Array = npt.NDArray[np.float64]
+from tfkt_node.iqa.uncertainty import Float64Array
 
 
 def ranks(values: Float64Array, weights: Float64Array) -> Float64Array:

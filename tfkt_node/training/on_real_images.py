@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkt_node.iqa.bundle import RECIPE, Bundle
 from tfkt_node.iqa.engine import Engine, open_engine
-from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, squash
+from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, Float64Array
 from tfkt_node.records import FloatArray
 from tfkt_node.training import comparison, ldctiqac, real_images, recalibration, recipe
 from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
@@ -22,7 +22,6 @@ from tfkt_node.training.baselines import noise_formula
 from tfkt_node.training.collection import CleanSlice
 from tfkt_node.training.dataset import Row, row_of
 from tfkt_node.training.evaluation import Figure, Named, behaviour_figures, named_figures
-from tfkt_node.training.measures import Float64Array
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.tissue import even_tissue, noise_hu
@@ -104,15 +103,15 @@ def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
     engine, calibration = open_engine(bundle, "openvino"), bundle.calibration
 
     def score(slices: Iterable[FloatArray]) -> list[float]:
-        u = engine.quality(np.stack(list(slices)))
-        return [float(one) for one in squash(calibration.shift + calibration.slope * u)]
+        scores: list[float] = calibration.scores(engine.quality(np.stack(list(slices)))).tolist()
+        return scores
 
     noise = np.array([noise_hu(anchor.hu, even_tissue(anchor.hu)) for anchor in anchors])
     formula = np.clip(noise_formula(noise), LOWEST, HIGHEST).tolist()
-    said = score(anchor.hu for anchor in anchors)
+    u = engine.quality(np.stack([anchor.hu for anchor in anchors]))
+    said = calibration.scores(u).tolist()
     others = recalibration.left_out(
-        calibration.slope * engine.quality(np.stack([anchor.hu for anchor in anchors])),
-        np.array([anchor.readers for anchor in anchors]),
+        calibration.slope * u, np.array([anchor.readers for anchor in anchors])
     )
     full, quarter = score(p.full for p in pairs), score(p.quarter for p in pairs)
     tracked = track(scored, len(scored), "Scoring LDCTIQAC")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkt_node.iqa.uncertainty import squash
+from tfkt_node.iqa.uncertainty import Float64Array, squash
 from tfkt_node.training import dataset, plots
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array
 
 EXAMPLES, SCORES = "examples.png", "scores.png"
 

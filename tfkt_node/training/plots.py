@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training import bootstrap
-from tfkt_node.training.measures import Float64Array, once, srocc
+from tfkt_node.training.measures import once, srocc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

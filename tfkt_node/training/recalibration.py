@@ -12,9 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfkt_node.iqa.uncertainty import squash
+from tfkt_node.iqa.uncertainty import Float64Array, squash
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import Float64Array
 
 _SHIFTS = np.arange(-30, 31) * 0.05
 

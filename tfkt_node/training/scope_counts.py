@@ -19,10 +19,8 @@ from tfkt_node.records import InstanceRef, Misconfigured, Reason, SetAside
 from tfkt_node.settings import Settings
 from tfkt_node.slices import attributes as dicom
 from tfkt_node.training.collection import read_png
+from tfkt_node.training.real_images import SERIES
 from tfkt_node.training.track import Track
-
-BODIES = ("RIDER-Pilot-0109", "LungFCP-01-0001")
-"""Series of bodies that no fit has seen."""
 
 HEAD_PHANTOM = "dcm_qa_ct-PLASTIC-head-phantom"
 """A series of a head, with its localizer and its dose screen."""
@@ -70,7 +68,7 @@ def scope_counts(data: Path, bundle: Bundle, engine: Engine, track: Track) -> li
     for row in _rows(zoo / "MANIFEST.csv"):
         kinds[row["kind"]].append(zoo / row["path"])
     groups = {
-        **{name: sorted((series / name).glob("*.dcm")) for name in BODIES},
+        **{name: sorted((series / name).glob("*.dcm")) for name in SERIES},
         HEAD_PHANTOM: sorted(p for p in (series / HEAD_PHANTOM).rglob("*") if p.is_file()),
         "zoo: head": [zoo / name for name in ZOO_HEADS],
         **{f"zoo: {kind}": kinds[kind] for kind in ZOO_KINDS},
@@ -80,7 +78,7 @@ def scope_counts(data: Path, bundle: Bundle, engine: Engine, track: Track) -> li
     for name, paths in groups.items():
         found = [_reasons(assessor, path) for path in track(paths, len(paths), f"Scope of {name}")]
         slices = [reason for reasons in found for reason in reasons]
-        counts.append(ScopeCount(name, name in BODIES, len(slices), _tally(slices)))
+        counts.append(ScopeCount(name, name in SERIES, len(slices), _tally(slices)))
     return counts
 
 
