@@ -15,7 +15,11 @@ name = "test"
 version = "1.2"
 [architecture]
 [input]
+grid = 512
+window_hu = [-1000.0, 400.0]
+channels = 1
 [output]
+score_range = [0.0, 4.0]
 [scope]
 [calibration]
 slope = 1.0
@@ -103,6 +107,25 @@ def test_unfit_card_is_refused(tmp_path, old, new, named):
     folder = write(tmp_path / "b", TABLES.replace(old, new))
 
     with pytest.raises(Permanent, match=named):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("grid = 512", "grid = 256", r"\[input\] grid = 256, this version does 512"),
+        ("[-1000.0, 400.0]", "[-1024.0, 3071.0]", r"\[input\] window_hu = .*3071"),
+        ("channels = 1", "channels = 3", r"\[input\] channels = 3"),
+        ("channels = 1\n", "", r"\[input\] channels = None"),
+        ("[0.0, 4.0]", "[0.0, 5.0]", r"\[output\] score_range = \[0.0, 5.0\].*\[0.0, 4.0\]"),
+    ],
+)
+def test_card_that_says_other_than_the_code_does_is_refused(tmp_path, old, new, told):
+    """A window or a range that this version does not compute would give scores another meaning."""
+    assert old in TABLES
+    folder = write(tmp_path / "b", TABLES.replace(old, new))
+
+    with pytest.raises(Permanent, match=told):
         bundle.load(folder)
 
 

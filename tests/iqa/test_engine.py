@@ -12,10 +12,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tfkt_node.iqa import bundle
+from tfkt_node.iqa.bundle import GRID
 from tfkt_node.iqa.engine import (
     AIR_HU,
     GOLDEN_TOLERANCE_U,
-    GRID,
     OpenVinoEngine,
     fit_to_grid,
     import_openvino,

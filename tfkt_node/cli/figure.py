@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkt_node.cli.output import confidence, number
-from tfkt_node.iqa.bundle import Bundle
-from tfkt_node.iqa.engine import GRID, fit_to_grid, open_engine
+from tfkt_node.iqa.bundle import GRID, Bundle
+from tfkt_node.iqa.engine import fit_to_grid, open_engine
 from tfkt_node.records import (
     Assessment,
     FloatArray,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfkt_node.iqa import feature_distance
-from tfkt_node.iqa.uncertainty import Calibration, Float64Array
+from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, Float64Array
 from tfkt_node.records import FloatArray, Misconfigured, Permanent
 from tfkt_node.settings import data_folder
 
@@ -31,6 +31,17 @@ GOLDEN = "golden.npz"
 SCOPE = "scope.npz"
 FILES = (WEIGHTS, GRAPH, GRAPH_WEIGHTS, README, RECIPE, GOLDEN, SCOPE)
 """What a bundle holds beside its card."""
+
+GRID = 512
+"""Rows and columns of a slice as every network takes it."""
+
+WINDOW_HU = (-1000.0, 400.0)
+"""What a network sees of a slice, clipped; the coding of the challenge images (LDCTIQAC 2023)."""
+
+INPUT: Mapping[str, Any] = {"grid": GRID, "window_hu": list(WINDOW_HU), "channels": 1}
+OUTPUT: Mapping[str, Any] = {"score_range": [LOWEST, HIGHEST]}
+"""What this version does with slices and scores, in the card's words: a card that says otherwise
+belongs to other code. The card's [output] names the precision as well, see `engine`."""
 
 TABLES = ("architecture", "input", "output", "scope", "calibration", "data", "hashes")
 """Tables that every card has."""
@@ -115,6 +126,11 @@ def _card(folder: Path, content: bytes) -> dict[str, Any]:
     missing = [name for name in TABLES if not isinstance(card.get(name), dict)]
     if missing:
         raise _unfit(folder, f"{CARD} has no table [{missing[0]}]")
+    for table, wanted in (("input", INPUT), ("output", OUTPUT)):
+        for name, value in wanted.items():
+            if (said := card[table].get(name)) != value:
+                problem = f"{CARD} says [{table}] {name} = {said!r}, this version does {value!r}"
+                raise _unfit(folder, problem)
     unlisted = [name for name in FILES if name not in card["hashes"]]
     if unlisted:
         raise _unfit(folder, f"{CARD} lists no hash for {unlisted[0]}")

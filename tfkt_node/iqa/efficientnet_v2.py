@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tfkt_node.iqa.features import WINDOW_HU
+from tfkt_node.iqa.bundle import WINDOW_HU
 from tfkt_node.iqa.timm_import import import_timm
 
 BATCH_NORM_EPS = 1e-3

@@ -16,11 +16,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from tfkt_node.iqa.bundle import GRAPH, WEIGHTS, Bundle
+from tfkt_node.iqa.bundle import GRAPH, GRID, WEIGHTS, Bundle
 from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.records import FloatArray, Misconfigured, Permanent
 
-GRID = 512
 AIR_HU = -1000.0
 LOCAL = (8, 8)
 """Rows and columns of the local quality: one cell is 64 x 64 pixels of the slice."""

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfkt_node.iqa.bundle import WINDOW_HU
 from tfkt_node.iqa.timm_import import import_timm
-
-WINDOW_HU = (-1000.0, 400.0)
-"""What the network sees of a slice, clipped; the coding of the challenge images (LDCTIQAC 2023)."""
 
 SOFT_HU = (-160.0, 240.0)
 """The soft-tissue window, in which readers judge noise (width 400, level 40)."""

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from tfkt_node.iqa import bundle
-from tfkt_node.iqa.engine import GRID, Precision, import_openvino
+from tfkt_node.iqa.bundle import GRID
+from tfkt_node.iqa.engine import Precision, import_openvino
 from tfkt_node.iqa.feature_distance import FeatureDistance
-from tfkt_node.iqa.features import WINDOW_HU
 from tfkt_node.iqa.network import Network
-from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration
+from tfkt_node.iqa.uncertainty import Calibration
 from tfkt_node.records import FloatArray
 
 
@@ -139,8 +139,8 @@ def _card(folder: Path, network: Network, description: Description) -> str:
         "name": description.name,
         "version": description.version,
         "architecture": network.config.to_card(),
-        "input": {"grid": GRID, "window_hu": list(WINDOW_HU), "channels": 1},
-        "output": {"score_range": [LOWEST, HIGHEST], "precision": description.precision},
+        "input": bundle.INPUT,
+        "output": {**bundle.OUTPUT, "precision": description.precision},
         "scope": description.scope,
         "calibration": asdict(description.calibration),
         "data": description.data,

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from tfkt_node.iqa.bridge import pool_maps
-from tfkt_node.iqa.engine import GRID, import_openvino
+from tfkt_node.iqa.bundle import GRID
+from tfkt_node.iqa.engine import import_openvino
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
 from tfkt_node.records import FloatArray
 from tfkt_node.training import dataset
