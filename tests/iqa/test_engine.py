@@ -229,6 +229,26 @@ def test_architecture_of_another_version_is_an_error(altered):
 
 
 @pytest.mark.station
+@pytest.mark.parametrize("what", ["a tensor is missing", "no tensors at all"])
+def test_weights_that_do_not_fit_are_an_error(altered, what):
+    """Weights that lack a tensor, or are none, are refused in a sentence, even under a sound seal."""
+    from safetensors.torch import load_file, save_file
+
+    def spoil(path: Path) -> None:
+        state = load_file(path)
+        del state["head.linear.bias"]
+        save_file(state, path)
+        if what == "no tensors at all":
+            path.write_bytes(b"weights")
+
+    other = altered(bundle.WEIGHTS, spoil)
+
+    with pytest.raises(Permanent, match="cannot be built from its card") as caught:
+        open_engine(other, "torch", streams=1)
+    assert caught.value.cure
+
+
+@pytest.mark.station
 def test_missing_torch_names_the_extra(random_bundle, monkeypatch):
     """Without torch the settings' mistake is said in a sentence with its cure."""
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -166,6 +166,7 @@ class TorchEngine:
     ) -> None:
         try:
             import torch
+            from safetensors import SafetensorError
             from safetensors.torch import load_file
 
             from tfkt_node.iqa.network import NetworkConfig, build
@@ -181,7 +182,7 @@ class TorchEngine:
         try:
             network = build(NetworkConfig.from_card(bundle.card["architecture"]))
             network.load_state_dict(load_file(bundle.folder / WEIGHTS))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, SafetensorError) as error:
             raise Permanent(
                 f"bundle {bundle.name}: the network cannot be built from its card: {error}",
                 cure="use a version of tfkt-node that the bundle was made for",
