@@ -32,6 +32,7 @@ from tfkt_node.reception.indexing import Indexer, reconcile
 from tfkt_node.reception.instances import Spool, write_durably
 from tfkt_node.records import (
     ClaimedObject,
+    MadeObject,
     Misconfigured,
     NodeError,
     ObjectKind,
@@ -246,13 +247,8 @@ class Node:
             self._make(claimed)
 
     def _make(self, claimed: ClaimedObject) -> None:
-        from tfkt_node.report import key_objects, structured_report  # late: brings highdicom
-
         try:
-            if claimed.kind is ObjectKind.SR:
-                made = structured_report.build(claimed.record, self.settings.report.worst_slices)
-            else:
-                made = key_objects.build(claimed.record)
+            made = self._build(claimed)
             path = self.spool.object_path(made.sop_instance_uid)
             write_durably(path, (made.content,))
         except NodeError as error:
@@ -271,6 +267,21 @@ class Node:
             self.store.object_built(claimed.object_id, self.owner, made, path, now())
             for peer in self.settings.destinations:
                 self._soon(f"deliver_to_{peer.name}")
+
+    def _build(self, claimed: ClaimedObject) -> MadeObject:
+        from tfkt_node.report import key_objects, structured_report  # late: brings highdicom
+        from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
+
+        record, worst_slices = claimed.record, self.settings.report.worst_slices
+        match claimed.kind:
+            case ObjectKind.SR:
+                return structured_report.build(record, worst_slices, SR_FORM)
+            case ObjectKind.ENHANCED_SR:
+                return structured_report.build(record, worst_slices, ENHANCED_SR_FORM)
+            case ObjectKind.KOS:
+                return key_objects.build(record)
+            case ObjectKind.PICTURE:
+                raise NotImplementedError
 
     def _deliver(self, destination: str) -> None:
         outbox.deliver_due(self.store, self.settings, destination, self.owner, now, Random())

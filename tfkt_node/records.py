@@ -169,10 +169,16 @@ class Population(StrEnum):
 
 
 class ObjectKind(StrEnum):
-    """An object that the node makes."""
+    """An object that the node makes.
+
+    ENHANCED_SR: the same report as an Enhanced SR, for destinations that take no other. PICTURE:
+    a Secondary Capture that sums the report up.
+    """
 
     SR = "SR"
     KOS = "KOS"
+    ENHANCED_SR = "ENHANCED_SR"
+    PICTURE = "PICTURE"
 
 
 class ObjectState(StrEnum):
@@ -437,10 +443,24 @@ class ClaimedRevision:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceInstance:
-    """An instance that a report references."""
+    """An instance that a report references. instance_number: as people find it in a viewer."""
 
     sop_class_uid: str
     sop_uid: str
+    instance_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The report of an earlier revision that a later one supersedes, and what it said."""
+
+    sop_class_uid: str
+    sop_uid: str
+    series_uid: str
+    revision_number: int
+    outcome: Outcome
+    verdict: Verdict | None
+    flagged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +468,7 @@ class ReportRecord:
     """All that the report needs, from the audit alone: the same record gives the same bytes.
 
     attributes: as in InstanceHeader. decided_at: aware UTC; every time in the objects.
-    predecessor: SOP Instance UID and Series Instance UID of the SR that this one supersedes.
+    predecessor: the report that this one supersedes.
     node_uid: UID of this installation, the device observer.
     """
 
@@ -462,7 +482,7 @@ class ReportRecord:
     attributes: bytes
     assessment: Assessment
     evidence: tuple[EvidenceInstance, ...]
-    predecessor: tuple[str, str] | None
+    predecessor: Predecessor | None
     node_uid: str
     software_version: str
 

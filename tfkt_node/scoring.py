@@ -132,13 +132,15 @@ class ScoringLoop:
 
     def _commit(self, claimed: ClaimedRevision, assessment: Assessment) -> None:
         """Commit, however long the database is away: the work is done and must not be lost."""
-        owed, because = objects_owed(assessment, self._settings.report.silent_reasons)
+        owed, because = objects_owed(
+            assessment, self._settings.report, self._settings.destinations
+        )
         verdict_id = str(uuid.uuid4())
         while True:
             try:
                 committed = self._store.commit_assessment(
                     claimed.revision_id, self._owner, assessment, verdict_id, owed, because,
-                    [peer.name for peer in self._settings.destinations], self._clock(),
+                    self._clock(),
                 )  # fmt: skip
                 break
             except Retriable as error:

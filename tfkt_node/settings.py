@@ -169,6 +169,10 @@ class Report(Group):
         description="NOT_ASSESSED reasons that owe no report",
     )
     worst_slices: int = Field(10, ge=0, le=30, description="slices listed one by one, worst first")
+    summary_picture: bool = Field(
+        False,
+        description="true: also a picture: scores, worst slice, verdict; for viewers without SR",
+    )
 
 
 class Delivery(Group):
@@ -233,6 +237,10 @@ class Peer(Group):
     network: str = Field("", description="address or network (CIDR) its calls may come from")
     send: bool = Field(False, description="true: it may send instances to the node")
     deliver: bool = Field(False, description="true: reports are delivered to it")
+    sr_class: Literal["comprehensive", "enhanced"] = Field(
+        "comprehensive",
+        description="comprehensive, or enhanced: it takes reports as Enhanced SR only",
+    )
 
     _ae = field_validator("ae_title")(_check_ae_title)
 

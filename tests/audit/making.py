@@ -132,9 +132,8 @@ def decide(
         "owner",
         assessed(revision.instances),
         verdict_id,
-        kinds,
+        dict.fromkeys(kinds, destinations),
         "" if kinds else "LOCALIZER",
-        destinations,
         at(now_s),
     )
     assert committed

@@ -238,7 +238,7 @@ def test_instance_whose_file_was_lost_opens_a_revision_when_it_comes_back(store:
     close(store, 30)
     revision = claimed(store, 31)
     store.commit_assessment(
-        revision.revision_id, "owner", failed(revision.instances), "v1", [], "", [], at(31)
+        revision.revision_id, "owner", failed(revision.instances), "v1", {}, "", at(31)
     )
     store.record_missing_file(instance(1).digest, at(32))
 
@@ -268,7 +268,7 @@ def test_file_found_missing_by_the_scorer_heals_when_it_is_sent_again(
             ),
         )
 
-    assert store.commit_assessment(revision.revision_id, "owner", outcome, "v1", [], "", [], at(32))
+    assert store.commit_assessment(revision.revision_id, "owner", outcome, "v1", {}, "", at(32))
 
     first, second = rows_of(store, "instances")
     assert first["missing_since"] == at(32)

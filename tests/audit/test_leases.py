@@ -135,9 +135,8 @@ def test_owner_takes_back_what_its_earlier_turn_left(store: Store) -> None:
         "living",
         assessed(again.instances),
         "v1",
-        [ObjectKind.SR],
+        {ObjectKind.SR: ["pacs", "archive"]},
         "",
-        ["pacs", "archive"],
         at(93),
     )
     assert store.claim_object("living", at(100), LEASE_S) is not None

@@ -18,7 +18,10 @@ from tfkt_node.audit import schema
 from tfkt_node.audit.database import Database, schema_of
 from tfkt_node.audit.schema import NEWEST, metadata
 from tfkt_node.audit.store import Store, upgrade
-from tfkt_node.records import Misconfigured
+from tfkt_node.records import Misconfigured, ObjectKind
+
+from .making import close, decide, fill
+from .rows import rows_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -83,6 +86,30 @@ def test_upgrade_tells_what_it_did_and_does_it_once(empty_database_url: str) -> 
     with store.reading() as connection:
         assert schema_of(connection) == NEWEST
     assert store.node_uid() == node_uid
+    store.close()
+
+
+def test_filled_database_of_the_first_schema_is_upgraded(empty_database_url: str) -> None:
+    """A database in use keeps its rows, and takes the kinds of object that came later."""
+    upgrade(empty_database_url, to="0001")
+    store = Store(empty_database_url)
+    fill(store, 2)
+    close(store, 30)
+    decide(store, 31, "v1", (ObjectKind.SR, ObjectKind.KOS))
+    before = rows_of(store, "objects"), rows_of(store, "deliveries")
+    store.close()
+
+    assert upgrade(empty_database_url) == ("0001", NEWEST)
+
+    store = Store(empty_database_url)
+    store.check_schema()
+    assert (rows_of(store, "objects"), rows_of(store, "deliveries")) == before
+    fill(store, 1, first=50, now_s=100)
+    close(store, 130)
+    decide(store, 131, "v2", (ObjectKind.ENHANCED_SR, ObjectKind.PICTURE))
+    assert ["SR", "KOS", "ENHANCED_SR", "PICTURE"] == [
+        row["kind"] for row in rows_of(store, "objects")
+    ]
     store.close()
 
 
@@ -152,4 +179,4 @@ def test_installed_package_upgrades_from_any_folder(tmp_path: Path) -> None:
     )
 
     assert ran.stderr == ""
-    assert ran.stdout == "(None, '0001')\n"
+    assert ran.stdout == f"(None, '{NEWEST}')\n"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tfkt_node.audit.schema import verdicts
 from tfkt_node.audit.store import Store
-from tfkt_node.records import DeliveryState, ObjectKind
+from tfkt_node.records import (
+    ClaimedObject,
+    DeliveryState,
+    ObjectKind,
+    Outcome,
+    Predecessor,
+    Verdict,
+)
 
 from .making import LEASE_S, at, build, close, decide, fill, made
 from .rows import rows_of, told
@@ -23,11 +31,16 @@ def decided(store: Store) -> Store:
     return store
 
 
-def revise(store: Store, now_s: float, verdict_id: str) -> None:
+def revise(
+    store: Store,
+    now_s: float,
+    verdict_id: str,
+    kinds: tuple[ObjectKind, ...] = (ObjectKind.SR,),
+) -> None:
     """Let a late instance come, and its revision be decided."""
     fill(store, 1, first=int(now_s), now_s=now_s)
     close(store, now_s + 30)
-    decide(store, now_s + 31, verdict_id)
+    decide(store, now_s + 31, verdict_id, kinds)
 
 
 def test_object_is_claimed_with_all_that_its_making_needs(decided: Store) -> None:
@@ -179,8 +192,36 @@ def test_report_names_the_newest_earlier_one_that_was_built(decided: Store) -> N
     second = build(decided, 140)
     revise(decided, 200, "v3")
 
-    assert second.record.predecessor == ("2.25.1", "2.25.7")
-    assert decided.report_record("v3").predecessor == ("2.25.2", "2.25.7")
+    first = Predecessor(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33",
+        sop_uid="2.25.1",
+        series_uid="2.25.7",
+        revision_number=1,
+        outcome=Outcome.ASSESSED,
+        verdict=Verdict.LIMITED,
+        flagged=True,
+    )
+    assert second.record.predecessor == first
+    assert decided.report_record("v3").predecessor == replace(
+        first, sop_uid="2.25.2", revision_number=2
+    )
+
+
+def test_enhanced_report_names_the_enhanced_one_before_it(decided: Store) -> None:
+    """P5: beside two reports of one revision, each later one names the one of its own kind."""
+    both = (ObjectKind.SR, ObjectKind.ENHANCED_SR)
+    build(decided, 40)
+    revise(decided, 100, "v2", both)
+    second, second_enhanced = build(decided, 140), build(decided, 141)
+    revise(decided, 200, "v3", both)
+    third, third_enhanced = build(decided, 240), build(decided, 241)
+
+    def named(claimed: ClaimedObject) -> str:
+        assert claimed.record.predecessor is not None
+        return claimed.record.predecessor.sop_uid
+
+    assert ["2.25.1"] * 2 == [named(second), named(second_enhanced)]
+    assert ["2.25.2", "2.25.3"] == [named(third), named(third_enhanced)]
 
 
 def test_reports_of_a_series_are_made_in_order(decided: Store) -> None:

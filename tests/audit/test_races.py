@@ -105,9 +105,8 @@ def test_one_commit_of_a_revision_wins(store: Store) -> None:
             "owner",
             assessed(revision.instances),
             f"v{n}",
-            [],
+            {},
             "",
-            [],
             at(32),
         )
     )
@@ -167,9 +166,8 @@ def work_alone(url: str, number: int) -> None:
                 f"owner {number}",
                 assessed(revision.instances),
                 f"v{number}.{turn}",
-                [],
+                {},
                 "",
-                [],
                 at(62),
             )
     store.close()

@@ -35,7 +35,7 @@ def commit_and_read(store: Store) -> CommitAndRead:
         before = draw(revision.instances)
         verdict_id = f"verdict {number}"
         assert store.commit_assessment(
-            revision.revision_id, "owner", before, verdict_id, [], "", [], at(0)
+            revision.revision_id, "owner", before, verdict_id, {}, "", at(0)
         )
         return before, store.report_record(verdict_id).assessment
 
@@ -81,7 +81,7 @@ def test_evidence_is_that_of_the_decided_revision(store: Store) -> None:
     close(store, 30)
     revision = claimed(store, 31)
     store.commit_assessment(
-        revision.revision_id, "owner", assessed(revision.instances), "v1", [], "", [], at(32)
+        revision.revision_id, "owner", assessed(revision.instances), "v1", {}, "", at(32)
     )
     before = store.report_record("v1")
 
@@ -90,7 +90,8 @@ def test_evidence_is_that_of_the_decided_revision(store: Store) -> None:
 
     assert store.report_record("v1") == before
     assert before.evidence == tuple(
-        EvidenceInstance(ref.sop_class_uid, ref.sop_uid) for ref in revision.instances
+        EvidenceInstance(ref.sop_class_uid, ref.sop_uid, number)
+        for number, ref in enumerate(revision.instances, start=1)
     )
 
 
@@ -112,7 +113,7 @@ def test_commit_of_600_slices_stays_under_a_second(store: Store) -> None:
 
     began = time.perf_counter()
     store.commit_assessment(
-        revision.revision_id, "owner", assessment, "v1", [ObjectKind.SR], "", ["pacs"], at(32)
+        revision.revision_id, "owner", assessment, "v1", {ObjectKind.SR: ["pacs"]}, "", at(32)
     )
     took_s = time.perf_counter() - began
 

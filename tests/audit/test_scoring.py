@@ -33,9 +33,8 @@ def commit(
         owner,
         assessment,
         f"verdict at {now_s}",
-        [ObjectKind.SR, ObjectKind.KOS],
+        {kind: ["pacs", "archive"] for kind in (ObjectKind.SR, ObjectKind.KOS)},
         "",
-        ["pacs", "archive"],
         at(now_s),
     )
 

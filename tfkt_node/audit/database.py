@@ -204,11 +204,12 @@ def schema_of(connection: sa.Connection) -> str | None:
     return found
 
 
-def upgrade(url: str) -> tuple[str | None, str]:
+def upgrade(url: str, to: str = NEWEST) -> tuple[str | None, str]:
     """Bring a database to the newest schema in one transaction; an empty one gets all of it.
 
-    Returns (schema before, schema after); None before for an empty database. Idempotent, and safe
-    when several processes start at once. Raises Misconfigured, Retriable.
+    to: the last step to take. Returns (schema before, schema after); None before for an empty
+    database. Idempotent, and safe when several processes start at once. Raises Misconfigured,
+    Retriable.
     """
     from alembic import command
     from alembic.config import Config
@@ -223,7 +224,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             before = schema_of(connection)
             config.attributes["connection"] = connection
-            command.upgrade(config, NEWEST)
+            command.upgrade(config, to)
     except CommandError:
         raise Misconfigured(
             f"the audit database has schema {before}, which this version of the node does not "
@@ -231,7 +232,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
         ) from None
     finally:
         database.close()
-    return before, NEWEST
+    return before, to
 
 
 def without_password(url: str) -> str:

@@ -18,7 +18,7 @@ from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, held, release_own
-from tfkt_node.audit.reading import assemble, newest_earlier_report
+from tfkt_node.audit.reading import REPORTS, assemble, newest_earlier_report
 from tfkt_node.audit.schema import (
     deliveries,
     objects,
@@ -68,10 +68,10 @@ class Outbox(Database):
             object_id = claim(connection, candidates, objects, owner, until)
             if object_id is not None:
                 here = objects.c.id == object_id
-                verdict_id = connection.execute(
-                    sa.select(objects.c.verdict_id).where(here)
-                ).scalar_one()
-                predecessor = newest_earlier_report(connection, verdict_id)
+                verdict_id, kind = connection.execute(
+                    sa.select(objects.c.verdict_id, objects.c.kind).where(here)
+                ).one()
+                predecessor = newest_earlier_report(connection, verdict_id, ObjectKind(kind))
                 named = predecessor.id if predecessor else None
                 connection.execute(objects.update().where(here).values(predecessor_id=named))
             return object_id
@@ -319,6 +319,6 @@ def _waits_for_earlier() -> sa.ColumnElement[bool]:
     return sa.exists().where(
         earlier.c.series_id == objects.c.series_id,
         earlier.c.id < objects.c.id,
-        earlier.c.kind == ObjectKind.SR,
+        earlier.c.kind.in_(REPORTS),
         earlier.c.state == ObjectState.OWED,
     )

@@ -35,12 +35,16 @@ from tfkt_node.records import (
     ObjectState,
     Outcome,
     Population,
+    Predecessor,
     Reason,
     ReportRecord,
     SliceScore,
     StackSummary,
     Verdict,
 )
+
+REPORTS = (ObjectKind.SR, ObjectKind.ENHANCED_SR)
+"""The kinds of object that a later report supersedes."""
 
 
 class Reports(Database):
@@ -54,14 +58,16 @@ class Reports(Database):
         """
         with self.reading() as connection:
             built = connection.execute(
-                sa.select(objects.c.predecessor_id).where(
+                sa.select(objects.c.predecessor_id)
+                .where(
                     objects.c.verdict_id == verdict_id,
-                    objects.c.kind == ObjectKind.SR,
+                    objects.c.kind.in_(REPORTS),
                     objects.c.state == ObjectState.BUILT,
                 )
+                .order_by(objects.c.id)
             ).first()
             if built is None:
-                predecessor = newest_earlier_report(connection, verdict_id)
+                predecessor = newest_earlier_report(connection, verdict_id, ObjectKind.SR)
             else:
                 predecessor = connection.execute(
                     sa.select(objects).where(objects.c.id == built.predecessor_id)
@@ -69,8 +75,11 @@ class Reports(Database):
             return assemble(connection, verdict_id, predecessor)
 
 
-def newest_earlier_report(connection: sa.Connection, verdict_id: str) -> Any:
-    """Return the BUILT SR of the newest earlier revision of the same series, or None."""
+def newest_earlier_report(connection: sa.Connection, verdict_id: str, kind: ObjectKind) -> Any:
+    """Return the BUILT report of the newest earlier revision of the same series, or None.
+
+    kind: which of two reports to prefer where that revision has both.
+    """
     this = (
         sa.select(revisions.c.series_id, revisions.c.number)
         .join(verdicts)
@@ -84,16 +93,16 @@ def newest_earlier_report(connection: sa.Connection, verdict_id: str) -> Any:
         .join(this, this.c.series_id == revisions.c.series_id)
         .where(
             revisions.c.number < this.c.number,
-            objects.c.kind == ObjectKind.SR,
+            objects.c.kind.in_(REPORTS),
             objects.c.state == ObjectState.BUILT,
         )
-        .order_by(revisions.c.number.desc())
+        .order_by(revisions.c.number.desc(), sa.case((objects.c.kind == kind, 0), else_=1))
         .limit(1)
     ).first()
 
 
 def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> ReportRecord:
-    """Put a report record together. predecessor: row of the SR that it supersedes, or None."""
+    """Put a report record together. predecessor: row of the report that it supersedes."""
     row = connection.execute(
         sa.select(
             verdicts.c.decided_at,
@@ -123,11 +132,27 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
         attributes=row.attributes,
         assessment=read_assessment(connection, verdict_id),
         evidence=_evidence(connection, row.revision_id),
-        predecessor=(predecessor.sop_instance_uid, predecessor.own_series_uid)
-        if predecessor
-        else None,
+        predecessor=_predecessor(connection, predecessor) if predecessor else None,
         node_uid=connection.execute(sa.select(installation.c.node_uid)).scalar_one(),
         software_version=row.software_version,
+    )
+
+
+def _predecessor(connection: sa.Connection, report: Any) -> Predecessor:
+    """Say of a report that is superseded what it said; verdicts never change."""
+    row = connection.execute(
+        sa.select(verdicts.c.outcome, verdicts.c.verdict, verdicts.c.flagged, revisions.c.number)
+        .join(revisions)
+        .where(verdicts.c.id == report.verdict_id)
+    ).one()
+    return Predecessor(
+        sop_class_uid=report.sop_class_uid,
+        sop_uid=report.sop_instance_uid,
+        series_uid=report.own_series_uid,
+        revision_number=row.number,
+        outcome=Outcome(row.outcome),
+        verdict=Verdict(row.verdict) if row.verdict else None,
+        flagged=row.flagged,
     )
 
 
@@ -252,9 +277,11 @@ def _read_outcomes(connection: sa.Connection, revision_id: int) -> tuple[Instanc
 def _evidence(connection: sa.Connection, revision_id: int) -> tuple[EvidenceInstance, ...]:
     """Return the instances of a revision in their order, as a report references them."""
     rows = connection.execute(
-        sa.select(instances.c.sop_class_uid, instances.c.sop_instance_uid)
+        sa.select(
+            instances.c.sop_class_uid, instances.c.sop_instance_uid, instances.c.instance_number
+        )
         .join(revision_instances)
         .where(revision_instances.c.revision_id == revision_id)
         .order_by(revision_instances.c.position)
     )
-    return tuple(EvidenceInstance(row.sop_class_uid, row.sop_instance_uid) for row in rows)
+    return tuple(EvidenceInstance(*row) for row in rows)

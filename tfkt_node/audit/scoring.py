@@ -6,7 +6,7 @@ transaction as its verdict (P5).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -108,14 +108,14 @@ class Scoring(Database):
         owner: str,
         assessment: Assessment,
         verdict_id: str,
-        objects_owed: Sequence[ObjectKind],
+        owed: Mapping[ObjectKind, Sequence[str]],
         no_report_because: str,
-        destinations: Sequence[str],
         at: datetime,
     ) -> bool:
         """End a revision: verdict, slices, instances, objects and deliveries, in one transaction.
 
-        no_report_because: '' when objects are owed. False, and nothing written, when the lease
+        owed: each object to be made, with the destinations that get it. no_report_because: ''
+        when objects are owed. False, and nothing written, when the lease
         was lost. Raises ValueError for an assessment that does not fit the revision.
         """
         with self.writing() as connection:
@@ -129,7 +129,7 @@ class Scoring(Database):
             missing = committing.write(
                 connection, revision_id, verdict_id, assessment, no_report_because, at
             )
-            for kind in objects_owed:
+            for kind, destinations in owed.items():
                 _owe(connection, verdict_id, kind, destinations, at)
             detail = {
                 "verdict": assessment.verdict,
@@ -139,7 +139,7 @@ class Scoring(Database):
                 "reason": assessment.reason,
                 "criteria": assessment.criteria.digest,
                 "bundle": assessment.bundle.digest if assessment.bundle else None,
-                "objects": list(objects_owed),
+                "objects": list(owed),
                 "no_report_because": no_report_because,
             }
             kind_of_event = EVENT_OF_OUTCOME[assessment.outcome]

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     ComprehensiveSRStorage,
+    EnhancedSRStorage,
     ExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
 )
@@ -43,6 +44,7 @@ class Form:
 
 
 SR_FORM = Form(ObjectKind.SR, str(ComprehensiveSRStorage), "SR", 9901)
+ENHANCED_SR_FORM = Form(ObjectKind.ENHANCED_SR, str(EnhancedSRStorage), "SR", 9901)
 KOS_FORM = Form(ObjectKind.KOS, str(KeyObjectSelectionDocumentStorage), "KO", 9902)
 
 
@@ -73,14 +75,16 @@ def make(
     for kind in ("InstanceCreation", "Series", "Content"):
         setattr(ds, f"{kind}Date", identity.made_at.strftime("%Y%m%d"))
         setattr(ds, f"{kind}Time", identity.made_at.strftime("%H%M%S"))
-    if form.kind is ObjectKind.SR:
+    if form.modality == "SR":
         ds.CompletionFlag, ds.VerificationFlag = "COMPLETE", "UNVERIFIED"
         ds.PreliminaryFlag = "FINAL"
         ds.PerformedProcedureCodeSequence = []
         if record.predecessor is not None:
-            sop, series = record.predecessor
-            previous = EvidenceInstance(form.sop_class_uid, sop)
-            ds.PredecessorDocumentsSequence = _references(identity.study_uid, series, [previous])
+            before = record.predecessor
+            previous = EvidenceInstance(before.sop_class_uid, before.sop_uid)
+            ds.PredecessorDocumentsSequence = _references(
+                identity.study_uid, before.series_uid, [previous]
+            )
     if evidence:
         ds.CurrentRequestedProcedureEvidenceSequence = _references(
             identity.study_uid, identity.series_uid, evidence

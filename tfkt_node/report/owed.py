@@ -1,18 +1,33 @@
-"""Which objects a finished revision owes (design 5: "Reports owed"), and why none where none."""
+"""Which objects a finished revision owes to whom (design 5: "Reports owed"), and why none."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
-from tfkt_node.records import Assessment, ObjectKind, Outcome, Reason
+from tfkt_node.records import Assessment, ObjectKind, Outcome
+from tfkt_node.settings import Peer, Report
 
 
 def objects_owed(
-    assessment: Assessment, silent_reasons: Collection[Reason]
-) -> tuple[tuple[ObjectKind, ...], str]:
-    """Return the kinds owed, and a sentence why none is owed ('' where some are)."""
-    if assessment.outcome is Outcome.NOT_ASSESSED and assessment.reason in silent_reasons:
-        return (), f"report.silent_reasons lists {assessment.reason}"
+    assessment: Assessment, report: Report, destinations: Sequence[Peer]
+) -> tuple[dict[ObjectKind, list[str]], str]:
+    """Return each kind owed with the names of the destinations that get it.
+
+    Beside it a sentence why none is owed, '' where some are. Without destinations an SR is owed
+    all the same: it stays in the spool.
+    """
+    if assessment.outcome is Outcome.NOT_ASSESSED and assessment.reason in report.silent_reasons:
+        return {}, f"report.silent_reasons lists {assessment.reason}"
+    everyone = [peer.name for peer in destinations]
+    enhanced = [peer.name for peer in destinations if peer.sr_class == "enhanced"]
+    comprehensive = [name for name in everyone if name not in enhanced]
+    owed: dict[ObjectKind, list[str]] = {}
+    if comprehensive or not enhanced:
+        owed[ObjectKind.SR] = comprehensive
+    if enhanced:
+        owed[ObjectKind.ENHANCED_SR] = enhanced
     if assessment.flagged:
-        return (ObjectKind.SR, ObjectKind.KOS), ""
-    return (ObjectKind.SR,), ""
+        owed[ObjectKind.KOS] = everyone
+    if report.summary_picture and assessment.outcome is Outcome.ASSESSED:
+        owed[ObjectKind.PICTURE] = everyone
+    return owed, ""

@@ -37,7 +37,7 @@ from tfkt_node.report.content import (
     text,
     uid,
 )
-from tfkt_node.report.document import SR_FORM, make
+from tfkt_node.report.document import SR_FORM, Form, make
 from tfkt_node.report.findings import (
     DESCRIPTIONS,
     contradiction,
@@ -51,10 +51,11 @@ from tfkt_node.report.findings import (
 )
 
 
-def build(record: ReportRecord, worst_slices: int) -> MadeObject:
+def build(record: ReportRecord, worst_slices: int, form: Form = SR_FORM) -> MadeObject:
     """Make the report. worst_slices: how many slices are listed beside the worst one, 0 to 30.
 
-    Raises Permanent where the record contradicts itself; nothing is invented to hide that.
+    form: Comprehensive or Enhanced SR, of the same content. Raises Permanent where the record
+    contradicts itself; nothing is invented to hide that.
     """
     a = record.assessment
     if a.outcome is Outcome.ASSESSED:
@@ -67,7 +68,7 @@ def build(record: ReportRecord, worst_slices: int) -> MadeObject:
         evidence = {instance.sop_uid: instance for instance in record.evidence}
         tree = _text_report(record)
         said = DESCRIPTIONS[a.outcome]
-    return make(SR_FORM, record, f"CT image quality: {said}", tree, tuple(evidence.values()))
+    return make(form, record, f"CT image quality: {said}", tree, tuple(evidence.values()))
 
 
 def _head(record: ReportRecord) -> tuple[Item, ...]:
