@@ -113,9 +113,7 @@ def _violation(calls: list[Call], uid: str, response: Call) -> str | None:
     rename = _first(calls, lambda c: c.name.startswith("rename") and c.paths[:1] == [partial])
     if rename is None or not rename.result.startswith("0"):
         return "the temporary file was never renamed"
-    folder = str(PurePosixPath(partial).parent)
-    if str(PurePosixPath(rename.paths[1]).parent) != folder:
-        return "the temporary file was in another folder"
+    folder = str(PurePosixPath(rename.paths[1]).parent)
     file_synced = _first(calls, lambda c: _synced(c, partial) and c.began > written)
     if file_synced is None or file_synced.ended > rename.began:
         return "the file was not synced after its last write and before the rename"

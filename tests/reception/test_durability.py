@@ -73,8 +73,8 @@ def steps_of_second(trace):
     calls = strace_checker.parse(trace)
     uid, response = strace_checker.answered(calls)[1]
     first = next(c for c in calls if c.name == "write" and uid.encode() in c.data)
-    folder = str(Path(first.path).parent)
     rename = next(c for c in calls if c.name == "rename" and c.paths[0] == first.path)
+    folder = str(Path(rename.paths[1]).parent)
     steps = {
         "write": [c for c in calls if c.name == "write" and c.path == first.path],
         "sync file": [c for c in calls if c.name == "fsync" and c.path == first.path],

@@ -11,32 +11,64 @@ from pathlib import Path
 PARTIAL = ".part"
 """Ending of the name of a file that is still being written."""
 
+BUFFER_BYTES = 1 << 18
+"""Small pieces are gathered up to this size before they go to the system."""
+
 Bytes = bytes | bytearray | memoryview
 
 
-def write_durably(path: Path, chunks: Iterable[Bytes]) -> None:
-    """Write a file so that it is whole under its name, or not there, whatever happens.
+class PartialFile:
+    """A file under a temporary name, until it is kept under its own or discarded.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder; in this order a power cut
-    at any point leaves either nothing or everything (the sweep takes partial files away). Raises
-    OSError, and leaves nothing under either name.
+    It is whole under its name, or not there, whatever happens: write, fsync, rename, fsync of the
+    folder; in this order a power cut at any point leaves either nothing or everything (the sweep
+    takes partial files away). Every method raises OSError when the disk fails.
     """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a file. folder: on the file system of the place where it will be kept."""
+        self._path = folder / f".{secrets.token_hex(12)}{PARTIAL}"
+        opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file = open(opened, "wb", buffering=BUFFER_BYTES)  # noqa: SIM115 - outlives the call
+
+    def write(self, chunk: Bytes) -> None:
+        """Append bytes."""
+        self._file.write(chunk)
+
+    def keep_as(self, path: Path) -> None:
+        """Give the file its name, durably. After an OSError there is nothing under either name."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._path.rename(path)
+        except OSError:
+            self.discard()
+            raise
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            _remove_quietly(path)
+            raise
+
+    def discard(self) -> None:
+        """Take the file away, as far as the disk lets it. May be called again."""
+        with contextlib.suppress(OSError):  # what is buffered may find no room
+            self._file.close()
+        _remove_quietly(self._path)
+
+
+def write_durably(path: Path, chunks: Iterable[Bytes]) -> None:
+    """Write a whole file, see PartialFile. Raises OSError, and leaves nothing under either name."""
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name[:16]}.{secrets.token_hex(8)}{PARTIAL}")
+    partial = PartialFile(path.parent)
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        for chunk in chunks:
+            partial.write(chunk)
     except OSError:
-        _remove_quietly(partial)
+        partial.discard()
         raise
-    try:
-        sync_folder(path.parent)
-    except OSError:
-        _remove_quietly(path)
-        raise
+    partial.keep_as(path)
 
 
 def make_folder(path: Path) -> None:

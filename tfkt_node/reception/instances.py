@@ -7,9 +7,7 @@ the presentation context.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import os
 import re
 import threading
@@ -31,8 +29,17 @@ from tfkt_node.reception.file_meta import (
     SOP_INSTANCE_UID,
     SOURCE_AE,
     TRANSFER_SYNTAX_UID,
-    encode_meta,
     read_meta,
+)
+from tfkt_node.reception.incoming import (
+    CANNOT_UNDERSTAND,
+    DOES_NOT_MATCH_CLASS,
+    OUT_OF_RESOURCES,
+    Announced,
+    Incoming,
+    begin_digest,
+    is_uid,
+    refusal,
 )
 from tfkt_node.records import Misconfigured, Reason, Refused, SetAside, StoredInstance
 
@@ -43,7 +50,6 @@ __all__ = [
     "ReceivedInstance",
     "Spool",
     "digest_of",
-    "file_meta",
     "is_uid",
     "make_folder",
     "read_meta",
@@ -53,9 +59,6 @@ __all__ = [
     "write_durably",
 ]
 
-OUT_OF_RESOURCES = 0xA700
-DOES_NOT_MATCH_CLASS = 0xA900
-CANNOT_UNDERSTAND = 0xC000
 LOCK = "lock"
 
 
@@ -83,9 +86,7 @@ def digest_of(
     SHA-256 over the three UIDs, each ended by a NUL, and the data set; so it can be computed again
     from the file alone, and the same bytes under another UID are another instance.
     """
-    sha = hashlib.sha256()
-    for uid in (sop_class_uid, sop_instance_uid, transfer_syntax_uid):
-        sha.update(uid.encode("ascii") + b"\0")
+    sha = begin_digest(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
     sha.update(dataset)
     return sha.hexdigest()
 
@@ -93,7 +94,8 @@ def digest_of(
 class Spool:
     """The folder of received instances and made objects.
 
-    Layout: instances/<first two hex digits>/<digest>.dcm and objects/<SOP Instance UID>.dcm.
+    Layout: instances/<first two hex digits>/<digest>.dcm, instances/incoming for what is still
+    under way, and objects/<SOP Instance UID>.dcm.
     Many threads may store at once; one process writes: the one that has made the claim.
     """
 
@@ -107,14 +109,15 @@ class Spool:
         """
         self.root = root.absolute()  # rows name files by path, whatever folder a command runs in
         self.instances = self.root / "instances"
+        self.incoming = self.instances / "incoming"
         self.objects = self.root / "objects"
         self._reserve_bytes = reserve_bytes
         self._maximum_bytes = maximum_bytes
         # Two threads with the same bytes take turns, so that one of them finds a duplicate.
         self._locks = [threading.Lock() for _ in range(256)]
         self._give_up_claim: Callable[[], object] = lambda: None
-        make_folder(self.instances)
-        make_folder(self.objects)
+        for folder in (self.instances, self.incoming, self.objects):
+            make_folder(folder)
         # All folders at once: a thread must never store into a folder that another thread has
         # made but not yet synced.
         for number in range(256):
@@ -159,54 +162,37 @@ class Spool:
         return self.objects / f"{sop_instance_uid}.dcm"
 
     def store(self, received: ReceivedInstance) -> tuple[StoredInstance, bool]:
-        """Keep an instance, synced; tell whether it is new.
+        """Keep an instance whose data set is in memory, synced; tell whether it is new.
 
-        Raises Refused, with nothing kept, for UIDs that cannot key a store, for a data set over the
-        limit, for a disk that is full up to the reserve, and when the disk fails.
+        Raises Refused, with nothing kept: see Incoming.
         """
-        _check_uids(received)
-        digest = digest_of(
-            received.sop_class_uid,
-            received.sop_instance_uid,
-            received.transfer_syntax_uid,
-            received.dataset,
+        incoming = Incoming(
+            self,
+            Announced(
+                received.sop_class_uid,
+                received.sop_instance_uid,
+                received.transfer_syntax_uid,
+                received.calling_ae,
+                received.association_id,
+            ),
         )
-        path = self.path_of(digest)
-        with self._locks[int(digest[:2], 16)]:
-            try:
-                is_new = not path.exists()
-                if is_new:
-                    self._check_room(len(received.dataset))
-                    chunks = (file_meta(received), received.dataset)
-                    size_bytes = sum(map(len, chunks))
-                    write_durably(path, chunks)  # the last step: what is kept is answered as kept
-                else:
-                    size_bytes = path.stat().st_size
-                    sync_folder(path.parent)  # a crash may have come between rename and sync
-            except OSError as error:
-                raise refusal(error) from error
-        stored = StoredInstance(
-            digest=digest,
-            path=path,
-            size_bytes=size_bytes,
-            sop_class_uid=received.sop_class_uid,
-            sop_instance_uid=received.sop_instance_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            calling_ae=received.calling_ae,
-            received_at=received.received_at,
-            association_id=received.association_id,
-        )
-        return stored, is_new
+        incoming.write(received.dataset)
+        return incoming.keep(received.received_at)
+
+    def lock_of(self, digest: str) -> threading.Lock:
+        """Return the lock under which the instance of a digest is kept."""
+        return self._locks[int(digest[:2], 16)]
 
     def free_bytes(self) -> int:
         """Return the bytes of the disk that may still be used, the reserve taken off."""
         disk = os.statvfs(self.instances)
         return disk.f_bavail * disk.f_frsize - self._reserve_bytes
 
-    def _check_room(self, size_bytes: int) -> None:
-        if self._maximum_bytes is not None and size_bytes > self._maximum_bytes:
+    def check_room(self, have_bytes: int, more_bytes: int) -> None:
+        """Raise Refused unless a data set, written up to have_bytes, may grow by more_bytes."""
+        if self._maximum_bytes is not None and have_bytes + more_bytes > self._maximum_bytes:
             raise Refused("The data set is larger than this node accepts", OUT_OF_RESOURCES)
-        if size_bytes > self.free_bytes():
+        if more_bytes > self.free_bytes():
             raise Refused("The disk is full up to its reserve; try again later", OUT_OF_RESOURCES)
 
     def stored_files(self) -> Iterator[Path]:
@@ -220,46 +206,6 @@ class Spool:
         for path in partial:
             path.unlink(missing_ok=True)
         return len(partial)
-
-
-def file_meta(received: ReceivedInstance) -> bytes:
-    """Encode all that stands in the file before the data set."""
-    return encode_meta(
-        received.sop_class_uid,
-        received.sop_instance_uid,
-        received.transfer_syntax_uid,
-        received.calling_ae,
-    )
-
-
-_UID = re.compile(r"[0-9.]{1,64}")
-
-
-def is_uid(text: str) -> bool:
-    """Tell whether a UID can key a store: 1 to 64 digits and dots. Laxer than PS3.5 section 9.1.
-
-    Components with leading zeros are common and harm nothing here.
-    """
-    return _UID.fullmatch(text) is not None
-
-
-def _check_uids(received: ReceivedInstance) -> None:
-    for name, uid in (
-        ("SOP Class UID", received.sop_class_uid),
-        ("SOP Instance UID", received.sop_instance_uid),
-        ("Transfer Syntax UID", received.transfer_syntax_uid),
-    ):
-        if not is_uid(uid):
-            raise Refused(f"{name} is not 1 to 64 digits and dots", CANNOT_UNDERSTAND)
-
-
-def refusal(error: OSError) -> Refused:
-    """Say for the sender, without a path, why the disk did not take an instance."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refused("The disk is full; try again later", OUT_OF_RESOURCES)
-    if error.errno == errno.EROFS:
-        return Refused("The disk is read-only", OUT_OF_RESOURCES)
-    return Refused("The disk cannot be written", OUT_OF_RESOURCES)
 
 
 def read_stored(path: Path) -> StoredInstance:

@@ -1,0 +1,160 @@
+"""An instance on its way into the spool: written and digested while it is still coming in.
+
+So it takes the memory of a buffer, however large it is, and after its last byte little is left to
+be done but to bring it to the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tfkt_node.reception.durable import Bytes, PartialFile, sync_folder
+from tfkt_node.reception.file_meta import encode_meta
+from tfkt_node.records import Refused, StoredInstance
+
+if TYPE_CHECKING:
+    from tfkt_node.reception.instances import Spool
+
+OUT_OF_RESOURCES = 0xA700
+DOES_NOT_MATCH_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What is known of an instance before its data set comes: command set and association.
+
+    The UIDs are those of the command set, which need not equal those inside the data set.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae: str
+    association_id: str | None = None
+
+
+class Incoming:
+    """One instance under way, for one thread. It ends with keep() or discard()."""
+
+    def __init__(self, spool: Spool, announced: Announced) -> None:
+        """Begin its file. Raises Refused as write() does, and for UIDs that cannot key a store."""
+        _check_uids(announced)
+        self._spool = spool
+        self._announced = announced
+        self._sha = begin_digest(
+            announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax_uid
+        )
+        meta = encode_meta(
+            announced.sop_class_uid,
+            announced.sop_instance_uid,
+            announced.transfer_syntax_uid,
+            announced.calling_ae,
+        )
+        self._meta_bytes = len(meta)
+        self._received_bytes = 0
+        try:
+            self._file = PartialFile(spool.incoming)
+            self._file.write(meta)
+        except OSError as error:
+            raise refusal(error) from error
+
+    def write(self, chunk: Bytes) -> None:
+        """Append bytes of the data set.
+
+        Raises Refused, with nothing kept, for a data set over the limit, for a disk that is full up
+        to the reserve, and when the disk fails.
+        """
+        try:
+            self._spool.check_room(self._received_bytes, len(chunk))
+            self._file.write(chunk)
+        except OSError as error:
+            self.discard()
+            raise refusal(error) from error
+        except Refused:
+            self.discard()
+            raise
+        self._sha.update(chunk)
+        self._received_bytes += len(chunk)
+
+    def keep(self, received_at: datetime) -> tuple[StoredInstance, bool]:
+        """Bring the instance to the disk, name and all; tell whether it is new.
+
+        Raises Refused, with nothing kept, when the disk fails.
+        """
+        digest = self._sha.hexdigest()
+        path = self._spool.path_of(digest)
+        try:
+            with self._spool.lock_of(digest):
+                is_new = not path.exists()
+                if is_new:
+                    size_bytes = self._meta_bytes + self._received_bytes
+                    self._file.keep_as(path)  # the last step: what is kept is answered as kept
+                else:
+                    self.discard()
+                    size_bytes = path.stat().st_size
+                    sync_folder(path.parent)  # a crash may have come between rename and sync
+        except OSError as error:
+            self.discard()
+            raise refusal(error) from error
+        stored = StoredInstance(
+            digest=digest,
+            path=path,
+            size_bytes=size_bytes,
+            sop_class_uid=self._announced.sop_class_uid,
+            sop_instance_uid=self._announced.sop_instance_uid,
+            transfer_syntax_uid=self._announced.transfer_syntax_uid,
+            calling_ae=self._announced.calling_ae,
+            received_at=received_at,
+            association_id=self._announced.association_id,
+        )
+        return stored, is_new
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        self._file.discard()
+
+
+def begin_digest(*uids: str) -> hashlib._Hash:
+    """Begin the SHA-256 that names an instance, over the UIDs of its class, itself and its syntax.
+
+    Its data set is to follow.
+    """
+    sha = hashlib.sha256()
+    for uid in uids:
+        sha.update(uid.encode("ascii") + b"\0")
+    return sha
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a UID can key a store: 1 to 64 digits and dots. Laxer than PS3.5 section 9.1.
+
+    Components with leading zeros are common and harm nothing here.
+    """
+    return _UID.fullmatch(text) is not None
+
+
+def _check_uids(announced: Announced) -> None:
+    for name, uid in (
+        ("SOP Class UID", announced.sop_class_uid),
+        ("SOP Instance UID", announced.sop_instance_uid),
+        ("Transfer Syntax UID", announced.transfer_syntax_uid),
+    ):
+        if not is_uid(uid):
+            raise Refused(f"{name} is not 1 to 64 digits and dots", CANNOT_UNDERSTAND)
+
+
+def refusal(error: OSError) -> Refused:
+    """Say for the sender, without a path, why the disk did not take an instance."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused("The disk is full; try again later", OUT_OF_RESOURCES)
+    if error.errno == errno.EROFS:
+        return Refused("The disk is read-only", OUT_OF_RESOURCES)
+    return Refused("The disk cannot be written", OUT_OF_RESOURCES)
