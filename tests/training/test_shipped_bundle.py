@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfkt_node.assess import Assessor
 from tfkt_node.iqa import bundle
-from tfkt_node.iqa.engine import open_engine
+from tfkt_node.iqa.engine import fit_to_grid, open_engine
 from tfkt_node.iqa.uncertainty import squash
+from tfkt_node.records import CT_IMAGE, InstanceRef
+from tfkt_node.settings import Settings
 from tfkt_node.training import behaviour, on_real_images, real_images
 from tfkt_node.training.slice_files import read_slice
 from tfkt_node.training.track import untracked
@@ -72,6 +75,75 @@ def test_engines_agree_on_real_slices(shipped, shared_data, require_module):
     scores = [squash(open_engine(shipped, kind).quality(hu)) for kind in ("openvino", "torch")]
 
     assert np.abs(scores[0] - scores[1]).max() <= 0.02
+
+
+def scores_of(shipped, *slices):
+    """Scores of slices of any matrix, through the engine that serves."""
+    grids = np.stack([fit_to_grid(hu) for hu in slices])
+    return shipped.calibration.scores(open_engine(shipped, "openvino").quality(grids))
+
+
+def test_metal_and_padding_change_no_score(shipped, shared_data):
+    """A pixel at 3071 HU, and -3024 outside the field of view, move no score by more than 0.1."""
+    y, x = np.mgrid[:512, :512] - 255.5
+    outside = np.hypot(y, x) > 256
+    slices = [read_slice(one.path) for one in real_images.series_slices(shared_data)]
+    round_ones = [hu for hu in slices if (hu[outside] < -500).mean() > 0.995]
+    assert len(round_ones) >= 4  # in the others the arms lie there: without them it is no padding
+    plain = scores_of(shipped, *slices)
+
+    for hu in slices:
+        hu[300, 250] = 3071
+    metal = scores_of(shipped, *slices)
+    padded = scores_of(shipped, *(np.where(outside, -3024, hu) for hu in round_ones))
+
+    assert np.abs(metal - plain).max() <= 0.1
+    kept = [any(hu is one for one in round_ones) for hu in slices]
+    assert np.abs(padded - metal[kept]).max() <= 0.1
+
+
+def test_other_matrices_are_scored(shipped, shared_data):
+    """1024 pixels that each repeat one of 512 score the same; 256 x 256 gets a score of its own."""
+    hu = read_slice(real_images.series_slices(shared_data)[0].path)
+
+    on_512, on_1024, on_256 = scores_of(
+        shipped, hu, hu.repeat(2, axis=0).repeat(2, axis=1), hu[128:384, 128:384]
+    )
+
+    assert on_1024 == pytest.approx(on_512, abs=1e-3)
+    assert 0 <= on_256 <= 4
+
+
+def test_slice_that_is_not_a_number_gets_no_score(shipped, shared_data):
+    """P6: NaN in a slice is refused by name before any network sees it."""
+    hu = read_slice(real_images.series_slices(shared_data)[0].path)
+    hu[0, 0] = np.nan
+
+    with pytest.raises(ValueError, match="finite values in HU: got NaN"):
+        scores_of(shipped, hu)
+
+
+def test_child_size_body_scores_as_the_adult_at_equal_noise(found):
+    """Matched noise in pixels: within 0.3 of the adult on average; the card has the share."""
+    rows, u = found.unseen
+
+    apart = behaviour.child_differences(rows, squash(u), squash([row.u for row in rows]))
+
+    assert apart.size >= 5
+    assert np.abs(apart).mean() <= 0.3
+
+
+def test_series_never_fitted_to_are_in_scope(shipped, shared_data):
+    """At most 5 % of the slices of two whole series are refused."""
+    assessor = Assessor(Settings(), shipped, open_engine(shipped, "openvino"))
+    withheld = []
+    for name in real_images.SERIES:
+        paths = sorted((shared_data / "series" / name).glob("*.dcm"))
+        found = assessor.assess([InstanceRef(p, p.name, CT_IMAGE, "1.2.3") for p in paths], b"")
+        withheld += [not one.in_scope for stack in found.stacks for one in stack.slices]
+
+    assert len(withheld) >= 90
+    assert np.mean(withheld) <= 0.05
 
 
 def test_bundle_is_small(shipped):
