@@ -20,8 +20,10 @@ from tfkt_node.records import (
     EvidenceInstance,
     InstanceOutcome,
     InstanceState,
+    MadeObject,
     Outcome,
     Population,
+    Predecessor,
     Reason,
     ReportRecord,
     SliceScore,
@@ -162,11 +164,27 @@ def record_of(assessment: Assessment, attributes: Dataset | None = None, **chang
         series_description="",
         attributes=encode_attributes(attributes),
         assessment=assessment,
-        evidence=tuple(EvidenceInstance(CT_IMAGE, uid) for uid in uids)
-        or (EvidenceInstance(CT_IMAGE, f"{SERIES}.1"),),
+        evidence=tuple(
+            EvidenceInstance(CT_IMAGE, uid, number) for number, uid in enumerate(uids, start=1)
+        )
+        or (EvidenceInstance(CT_IMAGE, f"{SERIES}.1", 1),),
         predecessor=None,
         node_uid="2.25.321",
         software_version="0.1.0",
+    )
+    return replace(made, **changes)
+
+
+def predecessor(report: MadeObject, **changes: object) -> Predecessor:
+    """What the record of the next revision says of a report."""
+    made = Predecessor(
+        sop_class_uid=report.sop_class_uid,
+        sop_uid=report.sop_instance_uid,
+        series_uid=report.series_uid,
+        revision_number=1,
+        outcome=Outcome.ASSESSED,
+        verdict=Verdict.NON_DIAGNOSTIC,
+        flagged=True,
     )
     return replace(made, **changes)
 

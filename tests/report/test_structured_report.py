@@ -118,6 +118,8 @@ def test_numbers_come_back_as_they_were_committed(tmp_path: Path) -> None:
         "Global noise": 11.4567,
         "Noise, fine to coarse": 0.5123,
         "Streak index": 0.4321,
+        "Position of lowest slice": 5.0,
+        "Slices not listed": 24,
         "Water Equivalent Diameter": 281.3021,
         "Mean CTDIvol": 6.5,
         "Size Specific Dose Estimate": 8.5712,
@@ -294,7 +296,7 @@ def test_later_revision_names_the_report_it_supersedes() -> None:
         samples.record_of(
             samples.flagged_assessment(),
             verdict_id="b3e7",
-            predecessor=(first.sop_instance_uid, first.series_uid),
+            predecessor=samples.predecessor(first),
         ),
         10,
     )

@@ -47,16 +47,23 @@ def of_real_series(folder: Path) -> ReportRecord:
         if keyword in header:
             attributes[keyword] = header[keyword]
             attributes[keyword].is_undefined_length = False  # as reception writes sequences
-    sop_uids = [str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files]
+    headers = [dcmread(file, stop_before_pixels=True) for file in files]
     slices = tuple(
-        replace(samples.slice_score(n, round(1.2 + n / 50, 4), (60, 90, 450, 400)), sop_uid=sop_uid)
-        for n, sop_uid in enumerate(sop_uids, start=1)
+        replace(
+            samples.slice_score(n, round(1.2 + n / 50, 4), (60, 90, 450, 400)),
+            sop_uid=str(one.SOPInstanceUID),
+            position_mm=float(one.ImagePositionPatient[2]),
+        )
+        for n, one in enumerate(headers, start=1)
     )
     stack: StackSummary = samples.stack_of(slices)
     return replace(
         samples.record_of(samples.assessment_of((stack,)), attributes),
         series_uid=str(header.SeriesInstanceUID),
-        evidence=tuple(EvidenceInstance(CT_IMAGE, sop_uid) for sop_uid in sop_uids),
+        evidence=tuple(
+            EvidenceInstance(CT_IMAGE, str(one.SOPInstanceUID), int(one.InstanceNumber))
+            for one in headers
+        ),
     )
 
 
@@ -88,7 +95,9 @@ RECORDS: dict[str, Callable[[], ReportRecord]] = {
     ),
     "no attributes": lambda: made_up(attributes=b"", study_uid=""),
     "nonsense character set": lambda: made_up(attributes=elements(b"Doe^John", "Not Supplied")),
-    "second revision": lambda: made_up(predecessor=("2.25.1", "2.25.2"), revision_number=2),
+    "second revision": lambda: made_up(
+        predecessor=samples.predecessor(structured_report.build(made_up(), 3)), revision_number=2
+    ),
     "zone": lambda: samples.record_of(
         samples.flagged_assessment(), samples.patient(TimezoneOffsetFromUTC="+0900")
     ),

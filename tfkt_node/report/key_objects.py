@@ -6,7 +6,10 @@ some purge, the images that those name, and this node flags without ever rejecti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfkt_node.records import (
+    Assessment,
     EvidenceInstance,
     MadeObject,
     Permanent,
@@ -20,8 +23,10 @@ from tfkt_node.report.findings import (
     DESCRIPTIONS,
     deciding_stack,
     reference,
+    verdict_of,
     worst_first,
 )
+from tfkt_node.report.summary import plain_number
 
 MOST = 30
 """Slices named at most."""
@@ -39,14 +44,14 @@ def build(record: ReportRecord) -> MadeObject:
             cure="report it as a fault of the node; the Structured Report stands by itself",
         )
     evidence = {item.sop_uid: item for item in record.evidence}
-    chosen = _chosen(record)
+    chosen = _chosen(a)
     named = dict.fromkeys(item.sop_uid for item in chosen)
     tree = container(
         codes.QUALITY_ISSUE,
         language(),
         code(codes.TITLE_MODIFIER, codes.IMAGE_ARTIFACTS, "HAS CONCEPT MOD"),
         *device_observer(record),
-        text(codes.KEY_OBJECT_DESCRIPTION, _description(record, len(chosen))),
+        text(codes.KEY_OBJECT_DESCRIPTION, _description(record.assessment, chosen)),
         *(_selected(item, evidence) for item in chosen),
         template="2010",
         root=True,
@@ -59,24 +64,31 @@ def build(record: ReportRecord) -> MadeObject:
     return make(KOS_FORM, record, description, tree, instances)
 
 
-def _chosen(record: ReportRecord) -> list[SliceScore]:
-    a = record.assessment
-    stack = deciding_stack(a)
+def _chosen(a: Assessment) -> list[SliceScore]:
+    below = _below(a)
+    # Some slice lies below whenever the median does; the lowest one stands in if rounding hid it.
+    return below[:MOST] or [item for item in (deciding_stack(a).minimum,) if item is not None]
+
+
+def _below(a: Assessment) -> list[SliceScore]:
     limit = a.criteria.flag_below
-    below = [
+    return [
         item
-        for item in worst_first(stack)
+        for item in worst_first(deciding_stack(a))
         if item.score is not None and (limit is None or item.score < limit)
     ]
-    # Some slice lies below whenever the median does; the lowest one stands in if rounding hid it.
-    return below[:MOST] or [item for item in (stack.minimum,) if item is not None]
 
 
 def _selected(item: SliceScore, evidence: dict[str, EvidenceInstance]) -> Item:
     return image(*reference(item, evidence), "CONTAINS")
 
 
-def _description(record: ReportRecord, count: int) -> str:
-    a = record.assessment
-    score = "" if a.score is None else f", score {a.score:.2f} of 4"
-    return f"Image quality {a.verdict}{score}; {count} of the lowest-scoring slices, worst first"
+def _description(a: Assessment, chosen: Sequence[SliceScore]) -> str:
+    """Say verdict and score, what was chosen, and that nothing was rejected."""
+    score = "" if a.score is None else f", score {plain_number(a.score)} of 4"
+    limit = a.criteria.flag_below
+    which = "slices" if limit is None else f"slices with a score below {plain_number(limit)}"
+    return (
+        f"Image quality {DESCRIPTIONS[verdict_of(a)]}{score}. Selected, worst first: "
+        f"{len(chosen)} of {max(len(_below(a)), len(chosen))} {which}. Nothing is rejected."
+    )

@@ -8,7 +8,7 @@ which viewers print as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydicom.sr.coding import Code
 
@@ -49,6 +49,7 @@ from tfkt_node.report.findings import (
     verdict_of,
     worst_first,
 )
+from tfkt_node.report.summary import place, short, summary
 
 
 def build(record: ReportRecord, worst_slices: int, form: Form = SR_FORM) -> MadeObject:
@@ -85,17 +86,17 @@ def _measurement_report(
     a = record.assessment
     deciding = deciding_stack(a)
     others = [stack for stack in a.stacks if stack is not deciding and lowest(stack)]
-    groups = [
-        _stack_group(record, stack, evidence, stack is deciding) for stack in (deciding, *others)
-    ]
-    # The worst slice itself has its outline above; two on one slice would overprint.
-    listed = [item for item in worst_first(deciding) if not _same(item, deciding.minimum)]
-    for item in listed[:worst_slices]:
-        groups.append(_slice_group(record, deciding, item, evidence))
+    # The worst slice itself has its outline in the stack's group; two there would overprint.
+    ordered = [item for item in worst_first(deciding) if not _same(item, deciding.minimum)]
+    listed = ordered[:worst_slices]
+    groups = [_stack_group(record, deciding, evidence, _verdict(a), _criteria(a, ordered, listed))]
+    groups += [_stack_group(record, stack, evidence) for stack in others]
+    groups += [_slice_group(deciding, item, evidence) for item in listed]
     remarks = [text(codes.COMMENT, line) for line in prose.remarks(a)]
     return container(
         codes.IMAGING_MEASUREMENT_REPORT,
         *_head(record),
+        *summary(record, listed),
         container(codes.IMAGING_MEASUREMENTS, *groups),
         *([container(codes.QUALITATIVE_EVALUATIONS, *remarks)] if remarks else []),
         template="1500",
@@ -111,8 +112,10 @@ def _stack_group(
     record: ReportRecord,
     stack: StackSummary,
     evidence: Mapping[str, EvidenceInstance],
-    is_deciding: bool,
+    verdict: Iterable[Item] = (),
+    criteria: Iterable[Item] = (),
 ) -> Item:
+    """Sum a stack up (TID 1501). verdict, criteria: for the stack that decided."""
     a = record.assessment
     index = next(i for i, other in enumerate(a.stacks) if other is stack)
     key = uids.derived("tracking", "stack", record.series_uid, str(index))
@@ -121,9 +124,10 @@ def _stack_group(
         text(codes.TRACKING_IDENTIFIER, prose.stack_name(a, index), "HAS OBS CONTEXT"),
         uid(codes.TRACKING_UID, key),
         code(codes.FINDING, codes.IMAGE_QUALITY_ANALYSIS),
-        *_algorithm(a),
+        *verdict,
         *_measurements(stack, evidence),
-        *(_criteria(a) if is_deciding else ()),
+        *criteria,
+        *_algorithm(a),
         template="1501",
     )
 
@@ -149,6 +153,18 @@ def _parameters(a: Assessment, bundle: BundleInForce) -> tuple[str, ...]:
     )
 
 
+def _verdict(a: Assessment) -> Iterator[Item]:
+    """Say what was decided; the comments are what OHIF writes first beside the worst slice."""
+    for line in short(a):
+        yield text(codes.COMMENT, line)
+    yield code(codes.SERIES_QUALITY, codes.VERDICTS[verdict_of(a)])
+    yield code(codes.FLAG, codes.FLAGS[a.flagged])
+    if a.confidence is not None:
+        yield code(codes.CONFIDENCE, codes.CONFIDENCES[a.confidence])
+    for reason in a.confidence_reasons:
+        yield code(codes.CONFIDENCE_REASON, codes.REASONS[reason])
+
+
 def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance]) -> Iterator[Item]:
     worst = lowest(stack)
     if stack.score is None or worst is None or worst.score is None:
@@ -159,16 +175,19 @@ def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance])
         "INFERRED FROM",
         image(*reference(worst, evidence), "SELECTED FROM"),
     )
+    # OHIF prints five lines, so what matters comes first.
     yield number(codes.SERIES_SCORE, stack.score, codes.SCORE_UNIT)
+    if stack.interval is not None:
+        yield number(codes.INTERVAL_LOW, stack.interval[0], codes.SCORE_UNIT)
+        yield number(codes.INTERVAL_HIGH, stack.interval[1], codes.SCORE_UNIT)
     yield number(codes.LOWEST_SCORE, worst.score, codes.SCORE_UNIT, region)
+    if worst.position_mm is not None:
+        yield number(codes.LOWEST_POSITION, round(worst.position_mm, 4), codes.MILLIMETRE)
     if stack.p10 is not None:
         yield number(codes.TENTH_PERCENTILE, stack.p10, codes.SCORE_UNIT)
     if stack.below_threshold is not None:
         share = round(100 * stack.below_threshold, 2)
         yield number(codes.BELOW_THRESHOLD, share, codes.PERCENT)
-    if stack.interval is not None:
-        yield number(codes.INTERVAL_LOW, stack.interval[0], codes.SCORE_UNIT)
-        yield number(codes.INTERVAL_HIGH, stack.interval[1], codes.SCORE_UNIT)
     yield number(codes.SLICES_IN_SCOPE, stack.in_scope, codes.SLICES_UNIT)
     yield number(codes.SLICES_OUT_OF_SCOPE, stack.out_of_scope, codes.SLICES_UNIT)
     yield number(codes.COVERAGE_GAPS, stack.gaps, codes.PLACES_UNIT)
@@ -179,29 +198,24 @@ def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance])
             yield number(concept, value, unit)
 
 
-def _criteria(a: Assessment) -> Iterator[Item]:
-    """Say what was decided, and by which thresholds."""
+def _criteria(
+    a: Assessment, ordered: Sequence[SliceScore], listed: Sequence[SliceScore]
+) -> Iterator[Item]:
+    """Say by which thresholds it was decided, and how many slices have no group of their own."""
+    yield number(codes.NOT_LISTED, len(ordered) - len(listed), codes.SLICES_UNIT)
     yield number(codes.DIAGNOSTIC_FROM, a.criteria.diagnostic_from, codes.SCORE_UNIT)
     yield number(codes.LIMITED_FROM, a.criteria.limited_from, codes.SCORE_UNIT)
     yield number(codes.MINIMUM_SLICES, a.criteria.min_slices, codes.SLICES_UNIT)
-    yield code(codes.SERIES_QUALITY, codes.VERDICTS[verdict_of(a)])
-    yield code(codes.FLAG, codes.FLAGS[a.flagged])
-    if a.confidence is not None:
-        yield code(codes.CONFIDENCE, codes.CONFIDENCES[a.confidence])
-    for reason in a.confidence_reasons:
-        yield code(codes.CONFIDENCE_REASON, codes.REASONS[reason])
     yield code(codes.FLAG_AT, codes.VERDICTS[a.criteria.flag_at])
     yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
 
 
 def _slice_group(
-    record: ReportRecord,
     stack: StackSummary,
     item: SliceScore,
     evidence: Mapping[str, EvidenceInstance],
 ) -> Item:
     """Point at one slice (TID 1410)."""
-    place = "" if item.position_mm is None else f" at {item.position_mm:.1f} mm"
     key = uids.derived("tracking", "slice", item.sop_uid, str(item.frame or 0))
     region = rectangle(
         codes.IMAGE_REGION,
@@ -211,12 +225,17 @@ def _slice_group(
     )
     return container(
         codes.MEASUREMENT_GROUP,
-        text(codes.TRACKING_IDENTIFIER, f"Slice{place}", "HAS OBS CONTEXT"),
+        text(codes.TRACKING_IDENTIFIER, _title(item, evidence), "HAS OBS CONTEXT"),
         uid(codes.TRACKING_UID, key),
         region,
         number(codes.SLICE_SCORE, item.score or 0.0, codes.SCORE_UNIT),
         template="1410",
     )
+
+
+def _title(item: SliceScore, evidence: Mapping[str, EvidenceInstance]) -> str:
+    name = place(item, evidence)
+    return f"{name[0].upper()}{name[1:]}"
 
 
 def _text_report(record: ReportRecord) -> Item:
@@ -234,6 +253,7 @@ def _text_report(record: ReportRecord) -> Item:
     return container(
         codes.TEXT_REPORT,
         *_head(record),
+        *summary(record),
         container(codes.OUTCOME_SECTION, *result),
         *_section(codes.STACKS_SECTION, remarks),
         *_section(codes.METHOD_SECTION, _method(a)),

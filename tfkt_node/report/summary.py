@@ -1,0 +1,133 @@
+"""The report in sentences, before any number: what was found, why, how sure it is, where to look.
+
+For a reader who knows nothing of the node. Numbers are those of the audit, not rounded, so that no
+sentence contradicts a threshold. No identifier stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tfkt_node.records import (
+    Assessment,
+    Confidence,
+    EvidenceInstance,
+    Outcome,
+    Predecessor,
+    ReportRecord,
+    SliceScore,
+    StackSummary,
+    Verdict,
+)
+from tfkt_node.report import codes
+from tfkt_node.report.content import Item, text
+from tfkt_node.report.findings import DESCRIPTIONS, deciding_stack, verdict_of
+
+WORDS = {
+    Verdict.DIAGNOSTIC: "diagnostic",
+    Verdict.LIMITED: "limited",
+    Verdict.NON_DIAGNOSTIC: "not diagnostic",
+}
+
+
+def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator[Item]:
+    """Say the report in sentences, one item each. listed: slices with a group of their own."""
+    a = record.assessment
+    yield text(codes.SUMMARY, _found(a))
+    if a.outcome is Outcome.ASSESSED:
+        stack = deciding_stack(a)
+        yield text(codes.WHY, _why(a, stack))
+        yield text(codes.HOW_SURE, _how_sure(a))
+        evidence = {item.sop_uid: item for item in record.evidence}
+        yield text(codes.WHERE_TO_LOOK, _where(stack, listed, evidence))
+    if record.predecessor is not None:
+        yield text(codes.SUPERSEDES, _supersedes(record.predecessor, a))
+
+
+def short(a: Assessment) -> Iterator[str]:
+    """Say verdict, flag and doubt in words that fit beside an image."""
+    yield f"{DESCRIPTIONS[verdict_of(a)]}{', flagged' if a.flagged else ''}"
+    if a.confidence is Confidence.LOW_CONFIDENCE:
+        yield "Low confidence"
+
+
+def place(item: SliceScore, evidence: Mapping[str, EvidenceInstance]) -> str:
+    """Say where a slice is found: "image 63 at -5.5 mm"; the number is the viewer's."""
+    number = evidence[item.sop_uid].instance_number if item.sop_uid in evidence else None
+    said = "the slice" if number is None else f"image {number}"
+    if item.frame is not None:
+        said += f" frame {item.frame}"
+    return said if item.position_mm is None else f"{said} at {item.position_mm:.1f} mm"
+
+
+def plain_number(value: float) -> str:
+    """Write a number as the audit has it, without zeros at its end: 2.5, not 2.5000."""
+    return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _found(a: Assessment) -> str:
+    by = "Found by a program; no person has verified it."
+    if a.outcome is not Outcome.ASSESSED:
+        why = a.reason.sentence if a.reason else "No reason is stated."
+        did = "was not assessed" if a.outcome is Outcome.NOT_ASSESSED else "could not be assessed"
+        return f"The image quality of this CT series {did}, and no score exists. {why} {by}"
+    stack = deciding_stack(a)
+    flag = "It is flagged to be looked at again." if a.flagged else "It is not flagged."
+    score = "" if stack.score is None else f"The score is {plain_number(stack.score)} on a scale "
+    return (
+        f"The image quality of this CT series is {WORDS[verdict_of(a)]}. {flag} {score}"
+        f"from 0 (worst) to 4 (best), the median of {stack.in_scope} slices. {by}"
+    )
+
+
+def _why(a: Assessment, stack: StackSummary) -> str:
+    c = a.criteria
+    share = ""
+    if stack.below_threshold is not None:
+        percent = plain_number(round(100 * stack.below_threshold, 2))
+        share = f"{percent} % of the slices score below {plain_number(c.diagnostic_from)}. "
+    bounds = (
+        f"A series is diagnostic from {plain_number(c.diagnostic_from)} and limited from "
+        f"{plain_number(c.limited_from)}"
+    )
+    limit = c.flag_below
+    flag = "every one" if limit is None else f"one with a score below {plain_number(limit)}"
+    who = codes.POPULATIONS[c.population].meaning.lower()
+    return f"{share}{bounds}; {flag} is flagged. These are the criteria for {who} of: {c.owner}."
+
+
+def _how_sure(a: Assessment) -> str:
+    sure = "The verdict is confident."
+    if a.confidence is Confidence.LOW_CONFIDENCE:
+        reasons = " ".join(reason.sentence for reason in a.confidence_reasons)
+        sure = f"The verdict is of low confidence. {reasons}".strip()
+    elif a.confidence is None:
+        sure = "How sure the verdict is was not determined."
+    if a.interval is None:
+        return sure
+    low, high = a.interval
+    return f"{sure} 90 % interval of the score: {plain_number(low)} to {plain_number(high)}."
+
+
+def _where(
+    stack: StackSummary,
+    listed: Sequence[SliceScore],
+    evidence: Mapping[str, EvidenceInstance],
+) -> str:
+    worst = stack.minimum
+    assert worst is not None  # `deciding_stack` sees to it
+    assert worst.score is not None
+    said = f"The lowest score, {plain_number(worst.score)}, is that of {place(worst, evidence)}."
+    if listed:
+        after = "; ".join(place(item, evidence) for item in listed)
+        said += f" Then, worst first: {after}."
+    return said
+
+
+def _supersedes(before: Predecessor, a: Assessment) -> str:
+    what = DESCRIPTIONS[before.verdict or before.outcome]
+    said = f"This report takes the place of that of revision {before.revision_number}: {what}."
+    if not before.flagged or before.verdict is None:
+        return said
+    now = "that of this report does" if a.flagged else "the series is no longer flagged"
+    return f'{said} Its Key Object Selection "CT quality issue: {what}" no longer holds; {now}.'
