@@ -80,7 +80,15 @@ def engine() -> NoiseEngine:
 
 @pytest.fixture
 def assess(engine: NoiseEngine) -> Callable[..., Assessment]:
-    calibration = Calibration(slope=1.0, shift=0.0, below=0.5, above=0.5, coverage=0.9)
+    calibration = Calibration(
+        slope=1.0,
+        shift=0.0,
+        below=0.5,
+        above=0.5,
+        coverage=0.9,
+        series=(0.3, 0.2),
+        errors=(-0.5, 0.5),
+    )
     bundle = SimpleNamespace(
         name="noise",
         version="1",
@@ -179,6 +187,19 @@ def test_noisy_acquisition_decides_over_the_quiet_one(
     assert found.deciding_stack is not None
     assert found.stacks[found.deciding_stack].acquisition == "2"
     assert (found.verdict, found.flagged) == (Verdict.NON_DIAGNOSTIC, True)
+
+
+def test_series_has_an_interval_of_its_own(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """It comes from errors of series, which are smaller than those of the slices."""
+    found = assess(series(5, noise=20.0))
+
+    assert found.score is not None
+    assert found.interval == pytest.approx((found.score - 0.3, found.score + 0.2), abs=1e-4)
+    assert found.interval == found.stacks[0].interval
+    for one in found.stacks[0].slices:
+        assert one.interval == pytest.approx((one.score - 0.5, one.score + 0.5), abs=1e-4)
 
 
 def test_order_of_the_list_changes_nothing(

@@ -231,7 +231,7 @@ def test_architecture_of_another_version_is_an_error(altered):
 @pytest.mark.station
 @pytest.mark.parametrize("what", ["a tensor is missing", "no tensors at all"])
 def test_weights_that_do_not_fit_are_an_error(altered, what):
-    """Weights that lack a tensor, or are none, are refused in a sentence, even under a sound seal."""
+    """Weights that lack a tensor, or are none, are refused in a sentence, under a sound seal."""
     from safetensors.torch import load_file, save_file
 
     def spoil(path: Path) -> None:

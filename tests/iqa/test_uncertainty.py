@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfkt_node.iqa.uncertainty import SOFT_END, Calibration, score, squash, unsquash
+from tfkt_node.iqa.uncertainty import (
+    SOFT_END,
+    Calibration,
+    score,
+    series_interval,
+    squash,
+    unsquash,
+)
 
 PLAIN = Calibration(slope=1.0, shift=0.0, below=0.6, above=0.4, coverage=0.9)
 QUALITY = st.floats(-20, 20)
@@ -96,6 +103,9 @@ def test_no_score_is_invented(u):
         {"errors": (0.1,)},
         {"errors": (0.2, 0.1)},
         {"errors": (0.1, np.nan)},
+        {"series": (0.1,)},
+        {"series": (-0.1, 0.1)},
+        {"series": (0.1, np.nan)},
     ],
 )
 def test_calibration_refuses_what_would_turn_scores_round(wrong):
@@ -108,3 +118,15 @@ def test_calibration_refuses_what_would_turn_scores_round(wrong):
 def test_without_errors_of_a_series_the_interval_stands_for_them():
     """A card that was written before it had them still says how sure a verdict is."""
     assert PLAIN.errors == (-0.6, 0.4)
+    assert series_interval(PLAIN, 2.0) == (1.4, 2.4)
+
+
+@given(st.floats(0, 4), st.floats(0, 4), st.floats(0, 4))
+def test_interval_of_a_series_is_its_own(value, below, above):
+    """Its ends come from errors of series, not of slices, and stay in 0..4 with 4 decimals."""
+    known = Calibration(1.0, 0.0, 4.0, 4.0, 0.9, series=(below, above))
+
+    low, high = series_interval(known, value)
+
+    assert low == round(max(value - below, 0), 4)
+    assert high == round(min(value + above, 4), 4)

@@ -71,20 +71,58 @@ def test_errors_are_of_scores_by_each_seed():
     assert found.patient.tolist() == ["a", "b", "a", "b"]
 
 
-def test_series_is_the_mean_of_a_patient_and_kind():
-    """Errors of one kind average out within a patient; those of kinds and seeds do not."""
+def test_series_is_the_mean_of_what_one_scan_could_be():
+    """Errors average out within a patient's versions of one dose; those of doses and seeds do not.
+
+    Each slice has its own share of a step of dose: 0.45 and 0.6 are both about a half.
+    """
     rows = [
-        row(u=2.0, kind="dose"),
-        row(u=2.0, kind="dose"),
-        row(u=2.0, kind="smoothed"),
-        row(u=2.0, kind="dose", patient="b", fold=3, region="abdomen"),
+        row(u=2.0, kind="dose", dose=0.45),
+        row(u=2.0, kind="dose", dose=0.6),
+        row(u=2.0, kind="dose", dose=0.25),
+        row(u=2.0, kind="clean", dose=1.0),
+        row(u=2.0, kind="dose", dose=0.5, patient="b", fold=3, region="abdomen"),
     ]
 
-    found = series_errors(rows, np.array([[1.0, 3, 1, 1.5]]))
+    found = series_errors(rows, np.array([[1.0, 3, 1, 3, 1.5]]))
 
-    assert found.error == pytest.approx([0, 1, 0.5])
-    assert found.given == pytest.approx([2, 1, 1.5])
-    assert (found.patient.tolist(), found.fold.tolist()) == (["a", "a", "b"], [0, 0, 3])
+    series = sorted(zip(found.patient, found.fold, found.error, found.given, strict=True))
+    assert [(name, fold) for name, fold, *_ in series] == [("a", 0)] * 3 + [("b", 3)]
+    assert [error for *_, error, _ in series] == pytest.approx([-1, 0, 1, 0.5])
+    assert [given for *_, given in series] == pytest.approx([3, 2, 1, 1.5])
+    two_seeds = series_errors(rows, np.array([[1.0, 3, 1, 3, 1.5], [2.0, 2, 2, 2, 2]]))
+    assert len(two_seeds.error) == 2 * len(found.error)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("gaussian 0.71, share 1.00", "gaussian 1.32, share 0.40", True),
+        ("gaussian 0.71, share 1.00", "median 0.71, share 1.00", False),
+        ("metal", "motion", False),
+        ("100 views, fan", "130 views, fan", True),
+        ("100 views, fan", "100 views, parallel", False),
+        ("100 views, fan", "300 views, fan", False),
+        ("scale 0.51", "scale 0.62", True),
+    ],
+)
+def test_filters_artefacts_and_views_are_apart(one, other, alike):
+    """A series has one filter, one artefact, one geometry, and about one number of views."""
+    rows = [row(u=2.0, detail=one), row(u=2.0, detail=other)]
+
+    found = series_errors(rows, np.array([[1.0, 3.0]]))
+
+    assert sorted(found.error) == pytest.approx([0.0] if alike else [-1.0, 1.0])
+
+
+def test_images_that_readers_scored_are_no_series():
+    """Each has damage of its own, and no dose that anyone knows."""
+    readers = {"kind": "readers", "dose": float("nan"), "u": 2.0}
+    rows = [row(detail="1.tif, readers: 2", **readers), row(detail="2.tif, readers: 2", **readers)]
+
+    found = series_errors(rows, np.array([[1.0, 3.0]]))
+
+    assert sorted(found.error) == pytest.approx([-1, 1])
 
 
 def test_quantiles_are_of_scores_about_the_thresholds():
@@ -149,7 +187,19 @@ def test_calibration_keeps_interval_and_errors():
     assert found == calibrate(rows, u, 0.9, seed=0, shift=0.0)
     assert (found.slope, found.shift, found.coverage) == (1, 0, 0.9)
     assert (found.below, found.above) == pytest.approx((0.9474, 0.9474))
+    assert found.series == (found.below, found.above)
     assert (found.errors[0], found.errors[-1]) == (-1, 1)
+
+
+def test_interval_of_a_series_comes_from_the_errors_of_series():
+    """Errors that a patient's slices do not share average out: a series is known better."""
+    rows = [row(u=2.0, patient=f"p{i}", fold=i % 5) for i in range(39) for _ in range(4)]
+    u = np.tile([1.0, 3.0, 1.5, 2.5], 39)[None]
+
+    found = calibrate(rows, u, 0.9, seed=0, shift=0.0)
+
+    assert (found.below, found.above) == pytest.approx((1, 1))
+    assert found.series == pytest.approx((0, 0))
 
 
 @pytest.mark.station

@@ -89,7 +89,8 @@ def load(folder_or_name: str | Path) -> Bundle:
             _compare(folder / name, hashlib.sha256(_read(folder / name)).hexdigest(), expected)
     try:
         table = card["calibration"]
-        calibration = Calibration(**{**table, "errors": tuple(table.get("errors", ()))})
+        lists = {name: tuple(table.get(name, ())) for name in ("series", "errors")}
+        calibration = Calibration(**{**table, **lists})
         name, version = str(card["name"]), str(card["version"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(folder, f"{CARD} is not as this version expects: {error}") from error

@@ -1,4 +1,4 @@
-"""Raw quality u to the score 0..4 with its interval.
+"""Raw quality u to the score 0..4 with its interval, of a slice and of a series.
 
 score = squash(shift + slope u). The two constants and the widths of the interval belong to a
 bundle's card (table [calibration]), apart from the weights: a recalibration changes no graph.
@@ -27,7 +27,8 @@ class Calibration:
     """Constants between u and the score.
 
     below, above: how far the interval of a slice reaches under and over its score, in points;
-    quantiles of the errors on held-out patients (conformal). coverage: their level. errors: of a
+    quantiles of the errors on held-out patients (conformal). series: the same two lengths for the
+    score of a series; those of a slice where a card has none. coverage: level of both. errors: of a
     series, true less given score: quantiles at even steps from 0 to 100 %, rising; the interval's
     ends where a card has none.
     """
@@ -37,16 +38,20 @@ class Calibration:
     below: float
     above: float
     coverage: float
+    series: tuple[float, ...] = ()
     errors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.series:
+            object.__setattr__(self, "series", (self.below, self.above))
         if not self.errors:
-            object.__setattr__(self, "errors", (-self.below, self.above))
+            object.__setattr__(self, "errors", (-self.series[0], self.series[-1]))
         for name, good in (
             ("slope", self.slope > 0),
             ("below", self.below >= 0),
             ("above", self.above >= 0),
             ("coverage", 0 < self.coverage < 1),
+            ("series", len(self.series) == 2 and all(length >= 0 for length in self.series)),
             ("errors", len(self.errors) > 1 and bool(np.all(np.diff(self.errors) >= 0))),
         ):
             if not good:
@@ -96,6 +101,17 @@ def score(calibration: Calibration, u: float) -> tuple[float, tuple[float, float
     if not np.isfinite(u):
         raise ValueError(f"raw quality must be a finite number: got {u}")
     value = float(calibration.scores(u))
-    low = max(value - calibration.below, LOWEST)
-    high = min(value + calibration.above, HIGHEST)
-    return round(value, 4), (round(low, 4), round(high, 4))
+    return round(value, 4), _about(value, calibration.below, calibration.above)
+
+
+def series_interval(calibration: Calibration, value: float) -> tuple[float, float]:
+    """Return (low, high) of the score of a series, 0..4, rounded to 4 decimals.
+
+    From errors of series, not of slices: what a patient's slices do not share averages out, what
+    they share does not, however many they are.
+    """
+    return _about(value, *calibration.series)
+
+
+def _about(value: float, below: float, above: float) -> tuple[float, float]:
+    return round(max(value - below, LOWEST), 4), round(min(value + above, HIGHEST), 4)

@@ -9,6 +9,7 @@ made stable by its repeats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,14 +66,15 @@ def slice_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
 
 
 def series_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
-    """Return the proxy of a series: the mean error of a patient's versions of one kind, by seed.
+    """Return the proxy of a series: the mean error of a patient's versions that one scan could be.
 
-    No whole series is simulated: slices of a series are more alike than these.
+    By seed. No whole series is simulated: of many patients there is one slice, and slices of a
+    series are more alike than these.
     """
     errors = slice_errors(rows, u)
     seed = np.repeat(np.arange(len(u)), len(rows))
-    kind = np.tile([row.kind for row in rows], len(u))
-    keys = np.stack([errors.patient, kind, seed.astype(str)], axis=1)
+    scan = np.tile([_scan(row) for row in rows], len(u))
+    keys = np.stack([errors.patient, scan, seed.astype(str)], axis=1)
     _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     place = place.ravel()
     count = np.bincount(place)
@@ -85,21 +87,39 @@ def series_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
     )
 
 
+def _scan(row: Row) -> str:
+    """Name what slices of one scan share: kind, dose, and views, filter or artefact.
+
+    Dose and views within a factor 2, since each slice drew its own. An image that readers scored
+    is by itself.
+    """
+    what, _, rest = row.detail.partition(" ")
+    if rest.startswith("views"):
+        what = f"{_step(float(what))} {rest}"
+    return f"{row.kind} {_step(row.dose)} {what}"
+
+
+def _step(value: float) -> int | None:
+    return round(math.log2(value)) if math.isfinite(value) else None
+
+
 def calibrate(
     rows: Sequence[Row], u: Float64Array, coverage: float, seed: int, shift: float
 ) -> Calibration:
-    """Set the interval of a slice and the errors of a series; u: (seeds, n), out of fold.
+    """Set the intervals of a slice and of a series, and its errors; u: (seeds, n), out of fold.
 
     rows, u: on the readers' scale, to which `shift` brings what the network says.
     """
     below, above = interval(slice_errors(rows, u), coverage, seed)
+    series = series_errors(rows, u)
     return Calibration(
         slope=1.0,
         shift=shift,
         below=round(below, 4),
         above=round(above, 4),
         coverage=coverage,
-        errors=quantiles(series_errors(rows, u), seed),
+        series=tuple(round(length, 4) for length in interval(series, coverage, seed)),
+        errors=quantiles(series, seed),
     )
 
 
