@@ -18,11 +18,47 @@ def run(require_module):
 
 def test_train_names_the_missing_data(run, tmp_path, capsys):
     """Without its data nothing is started: exit code 2 and the folder that is missing."""
-    code = run(["train", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+
+    code = run(["train", "--data", str(tmp_path), *folders])
 
     assert code == 2
     assert "must hold the folder anchors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_do_not_share_a_work_folder(run, tmp_path, capsys):
+    """The second is told in one sentence, before it touches what the first is writing."""
+    from tfkt_node.cli.train import alone_in
+
+    work = tmp_path / "work"
+    arguments = [
+        "train",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--work",
+        str(work),
+    ]
+    with alone_in(work):
+        before = list(work.iterdir())
+        assert run(arguments) == 2
+        assert list(work.iterdir()) == before
+    told = capsys.readouterr().err
+    assert f"--work {work}: another train is running there" in told
+
+    assert run(arguments) == 2  # the first has ended: now it is the data that are missing
+    assert "must hold the folder anchors" in capsys.readouterr().err
+
+
+def test_work_folder_that_cannot_be_made_is_named(run, tmp_path, capsys):
+    """A file in its place is an error of use, not a traceback."""
+    (tmp_path / "work").touch()
+    folders = ["--work", str(tmp_path / "work" / "deeper"), "--out", str(tmp_path / "out")]
+
+    assert run(["train", "--data", str(tmp_path), *folders]) == 2
+    assert "deeper: cannot be written" in capsys.readouterr().err
 
 
 def test_train_refuses_a_recipe_it_does_not_know(run, tmp_path, capsys):

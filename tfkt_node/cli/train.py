@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -71,11 +73,35 @@ def train(
 
     constants = Recipe() if recipe is None else read(recipe)
     run = course.Run(course.Folders(data, work, out), constants, workers, track)
-    trained = course.train(run)
-    print_figures(trained.figures)
-    typer.echo(f"Bundle {trained.bundle.name} {trained.bundle.version} written to {out}")
-    if ablation:
-        _print_ablation(run)
+    with alone_in(work):
+        trained = course.train(run)
+        print_figures(trained.figures)
+        typer.echo(f"Bundle {trained.bundle.name} {trained.bundle.version} written to {out}")
+        if ablation:
+            _print_ablation(run)
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """Hold a work folder, which is made if needed: two runs would write the same files.
+
+    The system frees it with the process, however that ends. Raises Misconfigured while another
+    holds it, and where it cannot be written.
+    """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / "lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"--work {work}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Misconfigured(
+                f"--work {work}: another train is running there; wait for its end, or give this "
+                "one a folder of its own"
+            ) from error
+        yield
 
 
 def _print_ablation(run: Run) -> None:
