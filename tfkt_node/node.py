@@ -26,16 +26,15 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from tfkt_node.audit.store import Store
 from tfkt_node.delivery import outbox
 from tfkt_node.iqa import bundle
+from tfkt_node.making import make
 from tfkt_node.reception.association import StorageSCP
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.indexing import Indexer, reconcile
 from tfkt_node.reception.instances import Spool, write_durably
 from tfkt_node.records import (
     ClaimedObject,
-    MadeObject,
     Misconfigured,
     NodeError,
-    ObjectKind,
     Permanent,
     Retriable,
 )
@@ -248,7 +247,7 @@ class Node:
 
     def _make(self, claimed: ClaimedObject) -> None:
         try:
-            made = self._build(claimed)
+            made = make(claimed, self.settings.report, self.spool)
             path = self.spool.object_path(made.sop_instance_uid)
             write_durably(path, (made.content,))
         except NodeError as error:
@@ -267,21 +266,6 @@ class Node:
             self.store.object_built(claimed.object_id, self.owner, made, path, now())
             for peer in self.settings.destinations:
                 self._soon(f"deliver_to_{peer.name}")
-
-    def _build(self, claimed: ClaimedObject) -> MadeObject:
-        from tfkt_node.report import key_objects, structured_report  # late: brings highdicom
-        from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
-
-        record, worst_slices = claimed.record, self.settings.report.worst_slices
-        match claimed.kind:
-            case ObjectKind.SR:
-                return structured_report.build(record, worst_slices, SR_FORM)
-            case ObjectKind.ENHANCED_SR:
-                return structured_report.build(record, worst_slices, ENHANCED_SR_FORM)
-            case ObjectKind.KOS:
-                return key_objects.build(record)
-            case ObjectKind.PICTURE:
-                raise NotImplementedError
 
     def _deliver(self, destination: str) -> None:
         outbox.deliver_due(self.store, self.settings, destination, self.owner, now, Random())

@@ -20,7 +20,7 @@ from tfkt_node.records import (
     Permanent,
     Retriable,
 )
-from tfkt_node.settings import Peer
+from tfkt_node.settings import Peer, Report
 
 pytestmark = pytest.mark.station
 
@@ -194,11 +194,24 @@ def test_echo_and_probe_tell_what_check_prints() -> None:
     """`check` needs to know whether a destination answers, and which classes it lacks."""
     with Destination(classes=[KOS]) as pacs:
         store_scu.echo(pacs.peer, QUICK)
-        assert ("Comprehensive SR Storage",) == store_scu.probe_sr(pacs.peer, QUICK)
+        assert {store_scu.KEY_OBJECTS} == store_scu.probe(pacs.peer, QUICK)
     with Destination(classes=[SR, KOS]) as pacs:
-        assert () == store_scu.probe_sr(pacs.peer, QUICK)
+        assert set(store_scu.objects_for(pacs.peer, Report())) == store_scu.probe(pacs.peer, QUICK)
     with Destination(classes=[]) as pacs:
-        assert 2 == len(store_scu.probe_sr(pacs.peer, QUICK))
+        assert frozenset() == store_scu.probe(pacs.peer, QUICK)
+
+
+def test_settings_say_what_a_destination_is_sent() -> None:
+    """One SR of the class that it takes, KOS, and the picture where it is wished for."""
+    plain = Peer(name="pacs", ae_title="PACS", host="127.0.0.1")
+    old = plain.model_copy(update={"sr_class": "enhanced"})
+
+    assert (store_scu.COMPREHENSIVE_SR, store_scu.KEY_OBJECTS) == (
+        store_scu.objects_for(plain, Report())
+    )
+    assert (store_scu.ENHANCED_SR, store_scu.KEY_OBJECTS, store_scu.PICTURE) == (
+        store_scu.objects_for(old, Report(summary_picture=True))
+    )
 
 
 @drops_socket
@@ -219,7 +232,7 @@ def test_orthanc_takes_both_objects(
     paths = objects(2)
     with OrthancServer(tmp_path / "pacs") as pacs:
         peer = Peer(name="pacs", ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.dicom_port)
-        assert () == store_scu.probe_sr(peer, QUICK)
+        assert set(store_scu.OBJECTS) == store_scu.probe(peer, QUICK)
         first = store_scu.send(peer, QUICK, paths)
         again = store_scu.send(peer, QUICK, paths)
         stored = {pacs.file(instance) for instance in pacs.instances()}

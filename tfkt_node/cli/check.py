@@ -180,11 +180,17 @@ def check_destination(settings: Settings, peer: Peer) -> Finding:
     from tfkt_node.delivery import store_scu
 
     store_scu.echo(peer, settings.delivery)
-    refused = store_scu.probe_sr(peer, settings.delivery)
+    taken = store_scu.probe(peer, settings.delivery)
+    wanted = store_scu.objects_for(peer, settings.report)
+    names = [store_scu.OBJECTS[one] for one in wanted if one not in taken]
     place = f"{peer.ae_title} at {peer.host}:{peer.port}"
-    if refused:
+    if names:
+        cure = f"enable it there for calling AE title {settings.delivery.ae_title}"
+        other = store_scu.ENHANCED_SR
+        if store_scu.COMPREHENSIVE_SR in wanted and other in taken:
+            cure += f', or set sr_class = "enhanced" for the peer {peer.name}'
         return Finding(
-            peer.name, False, f"{place} answers, but does not take {' or '.join(refused)}",
-            f"enable it there for calling AE title {settings.delivery.ae_title}",
-        )  # fmt: skip
-    return Finding(peer.name, True, f"{place} answers C-ECHO and takes SR and KOS")
+            peer.name, False, f"{place} answers, but does not take {' or '.join(names)}", cure
+        )
+    said = "a picture, SR and KOS" if store_scu.PICTURE in wanted else "SR and KOS"
+    return Finding(peer.name, True, f"{place} answers C-ECHO and takes {said}")

@@ -17,9 +17,11 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     ComprehensiveSRStorage,
+    EnhancedSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -33,16 +35,25 @@ from tfkt_node.records import (
     Permanent,
     Retriable,
 )
-from tfkt_node.settings import Delivery, Peer
+from tfkt_node.settings import Delivery, Peer, Report
 
 Context = tuple[str, str]
 """SOP class UID and transfer syntax UID of a file."""
 
+COMPREHENSIVE_SR, ENHANCED_SR, KEY_OBJECTS, PICTURE = (
+    (str(sop_class), str(ExplicitVRLittleEndian))
+    for sop_class in (
+        ComprehensiveSRStorage,
+        EnhancedSRStorage,
+        KeyObjectSelectionDocumentStorage,
+        SecondaryCaptureImageStorage,
+    )
+)
 OBJECTS: dict[Context, str] = {
-    (str(ComprehensiveSRStorage), str(ExplicitVRLittleEndian)): "Comprehensive SR Storage",
-    (str(KeyObjectSelectionDocumentStorage), str(ExplicitVRLittleEndian)): (
-        "Key Object Selection Document Storage"
-    ),
+    COMPREHENSIVE_SR: "Comprehensive SR Storage",
+    ENHANCED_SR: "Enhanced SR Storage",
+    KEY_OBJECTS: "Key Object Selection Document Storage",
+    PICTURE: "Secondary Capture Image Storage",
 }
 """What this node makes, with the names that the standard gives the classes."""
 
@@ -91,17 +102,22 @@ def echo(peer: Peer, delivery: Delivery) -> None:
         raise Retriable(f"{_place(peer)} {said} to C-ECHO")
 
 
-def probe_sr(peer: Peer, delivery: Delivery) -> tuple[str, ...]:
-    """Return the names of this node's object classes that a destination does not take.
+def objects_for(peer: Peer, report: Report) -> tuple[Context, ...]:
+    """Return what a destination is going to be sent, as the settings stand."""
+    sr = ENHANCED_SR if peer.sr_class == "enhanced" else COMPREHENSIVE_SR
+    return (sr, KEY_OBJECTS, PICTURE) if report.summary_picture else (sr, KEY_OBJECTS)
+
+
+def probe(peer: Peer, delivery: Delivery) -> frozenset[Context]:
+    """Return which of this node's objects a destination takes.
 
     Nothing is sent. Raises Retriable where no association comes about.
     """
     try:
         with _association(peer, delivery, list(OBJECTS)) as assoc:
-            accepted = _accepted(assoc)
+            return frozenset(_accepted(assoc))
     except Permanent:  # the answer to an association without any accepted context
-        accepted = set()
-    return tuple(name for context, name in OBJECTS.items() if context not in accepted)
+        return frozenset()
 
 
 def _context_of(path: Path) -> Context:
@@ -125,8 +141,7 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
         name = OBJECTS.get(context, "the SOP class and transfer syntax of the object")
         return Permanent(
             f"the destination does not take {name}",
-            cure="enable the class for this AE title there, "
-            "then run `tfkt-node deliveries retry --all`",
+            cure=_cure_for(context),
         )
     if time.monotonic() > until:
         return Retriable("the destination answers slowly; this object was left for later")
@@ -136,6 +151,15 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
         return Retriable("the association ended before this object was sent")
     status = answer.get("Status")
     return meaning_of(status, str(answer.get("ErrorComment", "")))
+
+
+def _cure_for(context: Context) -> str:
+    if context == COMPREHENSIVE_SR:
+        return (
+            "enable the class for this AE title there, then run `tfkt-node deliveries retry --all`"
+            '; or set sr_class = "enhanced" for this peer, which holds for reports to come'
+        )
+    return "enable the class for this AE title there, then run `tfkt-node deliveries retry --all`"
 
 
 def _accepted(assoc: Association) -> set[Context]:

@@ -188,20 +188,26 @@ PHYSICS = {
 """Measures of a stack that the report prints: name in `StackSummary.physics` -> concept, unit."""
 
 
-def private_codes() -> tuple[Code, ...]:
-    """Return every code of the scheme 99TFKT, ordered by value."""
+def every_code() -> tuple[Code, ...]:
+    """Return every code that the node writes, ordered by scheme and value."""
     found = {
-        code.value: code
+        (code.scheme_designator, code.value): code
         for thing in list(globals().values())
         for code in _codes_in(thing)
-        if code.scheme_designator == SCHEME
     }
-    return tuple(found[value] for value in sorted(found))
+    return tuple(found[key] for key in sorted(found))
+
+
+def private_codes() -> tuple[Code, ...]:
+    """Return every code of the scheme 99TFKT, ordered by value."""
+    return tuple(code for code in every_code() if code.scheme_designator == SCHEME)
 
 
 def _codes_in(thing: object) -> list[Code]:
-    if isinstance(thing, Code):
+    if isinstance(thing, Code):  # a tuple too, so it is asked first
         return [thing]
     if isinstance(thing, dict):
-        return [code for code in thing.values() if isinstance(code, Code)]
+        return [code for value in thing.values() for code in _codes_in(value)]
+    if isinstance(thing, tuple):
+        return [code for code in thing if isinstance(code, Code)]
     return []

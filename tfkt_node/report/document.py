@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
@@ -18,6 +20,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from tfkt_node.records import (
@@ -30,7 +33,7 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes, uids
 from tfkt_node.report.content import NODE_NAME, Item, plain
-from tfkt_node.report.identity import encoded, identity_of
+from tfkt_node.report.identity import Identity, encoded, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Form:
 SR_FORM = Form(ObjectKind.SR, str(ComprehensiveSRStorage), "SR", 9901)
 ENHANCED_SR_FORM = Form(ObjectKind.ENHANCED_SR, str(EnhancedSRStorage), "SR", 9901)
 KOS_FORM = Form(ObjectKind.KOS, str(KeyObjectSelectionDocumentStorage), "KO", 9902)
+PICTURE_FORM = Form(ObjectKind.PICTURE, str(SecondaryCaptureImageStorage), "OT", 9903)
 
 
 def make(
@@ -61,20 +65,9 @@ def make(
     Raises Permanent where the stored attributes are damaged.
     """
     identity = identity_of(record)
-    sop_uid = uids.derived(form.kind, record.verdict_id)
-    series_uid = uids.derived(form.kind, "series", record.verdict_id)
-    ds = Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = form.sop_class_uid, sop_uid
-    ds.SeriesInstanceUID, ds.SeriesNumber = series_uid, form.series_number
-    ds.SeriesDescription, ds.Modality = description, form.modality
-    ds.InstanceNumber = 1
-    ds.Manufacturer = ds.ManufacturerModelName = NODE_NAME
-    ds.SoftwareVersions = plain(record.software_version)
+    ds = _common(form, record, identity, description)
     ds.ReferencedPerformedProcedureStepSequence = []
     ds.CodingSchemeIdentificationSequence = [_coding_scheme()]
-    for kind in ("InstanceCreation", "Series", "Content"):
-        setattr(ds, f"{kind}Date", identity.made_at.strftime("%Y%m%d"))
-        setattr(ds, f"{kind}Time", identity.made_at.strftime("%H%M%S"))
     if form.modality == "SR":
         ds.CompletionFlag, ds.VerificationFlag = "COMPLETE", "UNVERIFIED"
         ds.PreliminaryFlag = "FINAL"
@@ -89,9 +82,55 @@ def make(
         ds.CurrentRequestedProcedureEvidenceSequence = _references(
             identity.study_uid, identity.series_uid, evidence
         )
+    return _finished(form, ds, tree, identity)
+
+
+def make_picture(
+    record: ReportRecord,
+    description: str,
+    pixels: npt.NDArray[np.uint8],
+    sources: Sequence[EvidenceInstance],
+) -> MadeObject:
+    """Put the modules of a Secondary Capture around an RGB picture of shape (rows, columns, 3).
+
+    sources: the images that it was derived from. Raises as `make`.
+    """
+    identity = identity_of(record)
+    ds = _common(PICTURE_FORM, record, identity, description)
+    ds.ConversionType = "WSD"
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    ds.PatientOrientation = ds.Laterality = None  # of a chart: not known
+    ds.BurnedInAnnotation = "NO"  # none that identifies the patient (PS3.3 C.7.6.1)
+    ds.SourceImageSequence = [_instance(source) for source in sources]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+    ds.Rows, ds.Columns, _ = pixels.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.add_new("PixelData", "OB", np.ascontiguousarray(pixels).tobytes())
+    return _finished(PICTURE_FORM, ds, Dataset(), identity)
+
+
+def _common(form: Form, record: ReportRecord, identity: Identity, description: str) -> Dataset:
+    """Write what every object has: series, equipment, times of the decision."""
+    ds = Dataset()
+    ds.SOPClassUID = form.sop_class_uid
+    ds.SOPInstanceUID = uids.derived(form.kind, record.verdict_id)
+    ds.SeriesInstanceUID = uids.derived(form.kind, "series", record.verdict_id)
+    ds.SeriesNumber, ds.InstanceNumber = form.series_number, 1
+    ds.SeriesDescription, ds.Modality = description, form.modality
+    ds.Manufacturer = ds.ManufacturerModelName = NODE_NAME
+    ds.SoftwareVersions = plain(record.software_version)
+    for kind in ("InstanceCreation", "Series", "Content"):
+        setattr(ds, f"{kind}Date", identity.made_at.strftime("%Y%m%d"))
+        setattr(ds, f"{kind}Time", identity.made_at.strftime("%H%M%S"))
+    return ds
+
+
+def _finished(form: Form, ds: Dataset, tree: Dataset, identity: Identity) -> MadeObject:
     elements = {int(element.tag): encoded(element) for element in (*ds, *tree)}
-    content = _file(form, sop_uid, {**elements, **identity.elements})
-    return MadeObject(form.kind, form.sop_class_uid, sop_uid, series_uid, content)
+    content = _file(form, ds.SOPInstanceUID, {**elements, **identity.elements})
+    return MadeObject(
+        form.kind, form.sop_class_uid, ds.SOPInstanceUID, ds.SeriesInstanceUID, content
+    )
 
 
 def _coding_scheme() -> Dataset:

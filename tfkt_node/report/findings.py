@@ -27,8 +27,9 @@ DESCRIPTIONS = {
 }
 """What series descriptions say, for people and for the routing rules of a PACS."""
 
-CENTRE = (0.2, 0.8)
-"""Share of the image that an outline may cover: nearer to the border viewers cut its label off."""
+ACROSS, DOWN = (0.2, 0.65), (0.2, 0.8)
+"""Shares of the image that an outline may cover: viewers write its label to the right of it, and
+cut off what runs past the image."""
 
 
 def contradiction(what: str) -> Permanent:
@@ -100,8 +101,8 @@ def outline(
 
     box: the body; None, or one that has nothing in the centre, gives the centre itself.
     """
-    low_x, high_x = (share * columns for share in CENTRE)
-    low_y, high_y = (share * rows for share in CENTRE)
+    low_x, high_x = (share * columns for share in ACROSS)
+    low_y, high_y = (share * rows for share in DOWN)
     if box is not None:
         left, top = max(float(box[0]), low_x), max(float(box[1]), low_y)
         right, bottom = min(float(box[2]), high_x), min(float(box[3]), high_y)

@@ -37,7 +37,7 @@ def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator
     if a.outcome is Outcome.ASSESSED:
         stack = deciding_stack(a)
         yield text(codes.WHY, _why(a, stack))
-        yield text(codes.HOW_SURE, _how_sure(a))
+        yield text(codes.HOW_SURE, how_sure(a))
         evidence = {item.sop_uid: item for item in record.evidence}
         yield text(codes.WHERE_TO_LOOK, _where(stack, listed, evidence))
     if record.predecessor is not None:
@@ -96,7 +96,8 @@ def _why(a: Assessment, stack: StackSummary) -> str:
     return f"{share}{bounds}; {flag} is flagged. These are the criteria for {who} of: {c.owner}."
 
 
-def _how_sure(a: Assessment) -> str:
+def how_sure(a: Assessment) -> str:
+    """Say whether the verdict is sure, why it is not, and between what bounds the score lies."""
     sure = "The verdict is confident."
     if a.confidence is Confidence.LOW_CONFIDENCE:
         reasons = " ".join(reason.sentence for reason in a.confidence_reasons)

@@ -1,0 +1,47 @@
+"""Makes an owed object from its record alone; a picture needs the worst slice's file as well."""
+
+from __future__ import annotations
+
+from tfkt_node.reception.instances import Spool
+from tfkt_node.records import (
+    ClaimedObject,
+    FloatArray,
+    MadeObject,
+    ObjectKind,
+    ReportRecord,
+    SetAside,
+)
+from tfkt_node.settings import Report
+from tfkt_node.slices.decoding import decode_hu, read_dataset
+
+
+def make(claimed: ClaimedObject, report: Report, spool: Spool) -> MadeObject:
+    """Make the object. Raises Permanent, with the cure, where its record contradicts itself."""
+    # late: brings highdicom and matplotlib
+    from tfkt_node.report import key_objects, structured_report, summary_picture
+    from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
+
+    record = claimed.record
+    match claimed.kind:
+        case ObjectKind.SR:
+            return structured_report.build(record, report.worst_slices, SR_FORM)
+        case ObjectKind.ENHANCED_SR:
+            return structured_report.build(record, report.worst_slices, ENHANCED_SR_FORM)
+        case ObjectKind.KOS:
+            return key_objects.build(record)
+        case ObjectKind.PICTURE:
+            return summary_picture.build(record, _worst_slice(record, spool))
+
+
+def _worst_slice(record: ReportRecord, spool: Spool) -> FloatArray | None:
+    """Read the worst slice of a verdict again, in HU; None where its file is gone."""
+    from tfkt_node.report.findings import deciding_stack
+
+    worst = deciding_stack(record.assessment).minimum
+    if worst is None:
+        return None
+    path = spool.path_of(worst.digest)
+    try:
+        return decode_hu(read_dataset(path, pixels=True), worst.frame)
+    except (OSError, SetAside):
+        return None
