@@ -92,6 +92,10 @@ class OrthancServer:
         found: dict[str, Any] = json.loads(self._get(f"/instances/{instance}/simplified-tags"))
         return found
 
+    def add(self, content: bytes) -> None:
+        """Let it store a file, as if it had been received."""
+        self._get("/instances", content)
+
     def send(self, ae_title: str, resources: list[str]) -> None:
         """Have it send patients, studies, series or instances to one of its modalities."""
         self._get(f"/modalities/{ae_title}/store", json.dumps(resources).encode())

@@ -1,0 +1,145 @@
+"""What a radiologist sees who opens the objects in OHIF. The pictures are kept in .cache/viewer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import ROOT, skip_or_fail
+from tests.orthanc import OrthancServer
+from tests.report import ohif, samples
+from tests.report.test_validators import of_real_series
+from tfkt_node.records import Outcome, Reason, ReportRecord
+from tfkt_node.report import key_objects, structured_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.peers
+
+PATIENCE_MS = 300_000
+"""A browser that draws without a graphics card on a busy machine takes its time."""
+
+WORST = 20
+"""The worst slice: the twentieth file of the series, which is image 82 and not shown first."""
+
+
+@pytest.fixture(scope="module")
+def record(shared_data: Path) -> ReportRecord:
+    return of_real_series(shared_data / "series" / "LungFCP-01-0001", WORST)
+
+
+@pytest.fixture(scope="module")
+def study(
+    record: ReportRecord,
+    shared_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    require_tool: Callable[[str], str],
+    require_module: Callable[[str], None],
+) -> Iterator[str]:
+    """The address in OHIF of a study with its images, two reports and a Key Object Selection."""
+    require_tool("Orthanc")
+    require_module("playwright")
+    if not ohif.PLUGIN.exists():
+        skip_or_fail("the package orthanc-dicomweb is not installed")
+    not_assessed = samples.unassessed(Outcome.NOT_ASSESSED, Reason.HEAD, detail="36 of 36 slices")
+    objects = (
+        structured_report.build(record, 10),
+        key_objects.build(record),
+        structured_report.build(replace(record, verdict_id="another", assessment=not_assessed), 10),
+    )
+    images = sorted((shared_data / "series" / "LungFCP-01-0001").glob("*.dcm"))
+    folder = tmp_path_factory.mktemp("pacs")
+    with OrthancServer(folder, **ohif.ORTHANC_OPTIONS) as pacs:
+        for content in (*(path.read_bytes() for path in images), *(one.content for one in objects)):
+            pacs.add(content)
+        with ohif.OhifServer(ohif.ohif_folder(), pacs.http_port) as server:
+            yield server.study(record.study_uid)
+
+
+@pytest.fixture(scope="module")
+def viewer(study: str, require_tool: Callable[[str], str]) -> Iterator[Viewer]:
+    """A browser with the study open."""
+    with ohif.browser_page(require_tool) as page:
+        yield Viewer(page, study)
+
+
+class Viewer:
+    """OHIF in a browser, and what its scripts have complained of since the last series opened."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: self.complaints.append(f"Error: {error}"))
+        page.on("console", lambda said: self.complaints.append(f"{said.type}: {said.text}"))
+        page.goto(address, wait_until="commit")
+        # Events are handed over without waiting for a quiet page: a slow one is never quiet.
+        page.get_by_text("Skip all").dispatch_event("click")
+        page.wait_for_selector("canvas", state="attached")
+
+    def open(self, description: str) -> None:
+        """Open a series by its description."""
+        self.complaints.clear()
+        self.page.get_by_text(description, exact=True).first.dispatch_event("dblclick")
+
+    def await_text(self, text: str | re.Pattern[str]) -> None:
+        """Wait until a text is to be seen."""
+        self.page.get_by_text(text).first.wait_for()
+
+    def await_complaint(self, text: str) -> None:
+        """Wait until the scripts have complained so."""
+        until = time.monotonic() + PATIENCE_MS / 1000
+        while not any(text in line for line in self.complaints) and time.monotonic() < until:
+            self.page.wait_for_timeout(100)
+        assert any(text in line for line in self.complaints)
+
+    def shown(self, name: str) -> str:
+        """Keep a picture and return what the viewport says; nothing may have broken."""
+        folder = ROOT / ".cache" / "viewer"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=folder / f"{name}.png")
+        assert "Something went wrong" not in self.page.locator("body").inner_text()
+        assert [] == [line for line in self.complaints if line.lower().startswith("error")]
+        text: str = self.page.locator("[data-cy=viewport-pane]").inner_text()
+        return text
+
+
+def test_report_opens_on_the_worst_slice_with_verdict_and_score(
+    record: ReportRecord, viewer: Viewer
+) -> None:
+    """The viewer leaves the slice that it showed, and writes verdict and numbers beside it."""
+    viewer.open("CT image quality: LIMITED, flagged, low confidence")
+    viewer.await_text("Image Set Quality Rating")
+    viewer.await_text(re.compile(r"I:\s*82 \(20/36\)"))
+    shown = viewer.shown("report")
+
+    assert "LIMITED, flagged" in shown
+    assert "Low confidence" in shown
+    score = record.assessment.stacks[0].score
+    assert f"Image Set Quality Rating: {score:.2f} {{score}}" in shown
+    assert "90 % interval, low: 1.61 {score}" in shown
+
+
+def test_report_without_a_score_opens_as_text(viewer: Viewer) -> None:
+    """P6: what was not assessed is said in sentences, and no black viewport hides it."""
+    viewer.open("CT image quality: NOT ASSESSED")
+    viewer.await_text("CT Image Quality Report")
+    shown = viewer.shown("not-assessed")
+
+    assert "was not assessed, and no score exists. The image shows a head" in shown
+    assert "Outcome: Not assessed" in shown
+
+
+def test_key_objects_are_listed_and_do_not_open(viewer: Viewer) -> None:
+    """OHIF 3.13.2 lists a Key Object Selection; opening it changes nothing and breaks nothing."""
+    viewer.open("CT quality issue: LIMITED")
+    viewer.await_complaint("Unsupported displaySet")
+
+    assert viewer.shown("key-objects")  # what was open before is still there
