@@ -211,21 +211,3 @@ class LowDose:
 def _check_fraction(dose_fraction: float) -> None:
     if not 0 < dose_fraction <= 1:
         raise ValueError(f"a dose fraction lies in (0, 1], got {dose_fraction}")
-
-
-def insert_noise(
-    hu: FloatArray,
-    dose_fraction: float,
-    rng: np.random.Generator,
-    *,
-    pixel_mm: float = 0.75,
-    own_noise_hu: float | None = None,
-) -> FloatArray:
-    """Return a slice as it would look at a fraction of its dose, with a standard kernel.
-
-    hu: (size, size), HU. Returns the same shape, float32, HU; the input where the fraction is 1.
-    The same generator state gives the same slice. Errors and own_noise_hu as for LowDose, which
-    serves several versions of one slice or another kernel.
-    """
-    full = LowDose(hu, pixel_mm=pixel_mm, own_noise_hu=own_noise_hu)
-    return full.hu + full.inserted(dose_fraction, rng)
