@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tfkt_node.audit.store import IndexResult, Store
-from tfkt_node.records import AssociationEnd, InstanceOutcome, InstanceState, Reason
+from tfkt_node.audit import chain
+from tfkt_node.audit.store import IndexResult, Store, upgrade
+from tfkt_node.records import (
+    AssociationEnd,
+    InstanceHeader,
+    InstanceOutcome,
+    InstanceState,
+    Reason,
+    StoredInstance,
+)
 
 from .making import assessed, at, claim, claimed, close, decide, failed, fill, header, instance
 from .rows import rows_of, told
@@ -101,6 +110,72 @@ def test_other_patient_under_a_known_series_uid_is_a_series_of_its_own(store: St
     assert [subject for _, subject, *_ in conflict] == ["series:2"]
     assert conflict[0][2]["others"] == [1]
     assert "SECRET" not in str(told(store))
+
+
+def batch(*numbers_and_versions: tuple[int, str]) -> list[tuple[StoredInstance, InstanceHeader]]:
+    return [
+        (instance(number, version, received_s=second), header(number, attributes=version.encode()))
+        for second, (number, version) in enumerate(numbers_and_versions)
+    ]
+
+
+def test_instances_of_a_batch_are_told_apart(store: Store) -> None:
+    """P3: a duplicate within a batch is one, and so is one of a row that was there before."""
+    store.index_instances(batch((1, "a"), (2, "a")), at(0))
+
+    results = store.index_instances(batch((3, "a"), (2, "a"), (3, "a"), (4, "a")), at(1))
+
+    assert results == [
+        IndexResult.NEW, IndexResult.DUPLICATE, IndexResult.DUPLICATE, IndexResult.NEW
+    ]  # fmt: skip
+    (row,) = store.series_rows()
+    assert (row.revision, row.instances, row.last_arrival_at) == (1, 4, at(1))
+    assert [kind for kind, *_ in told(store)] == ["REVISION_OPENED"]
+
+
+def test_batch_comes_to_what_its_instances_come_to_one_by_one(store: Store, tmp_path: Path) -> None:
+    """P3, P4: versions, other patients, other classes and lost files: the same rows and events."""
+    alone = f"sqlite:///{tmp_path / 'alone.db'}"
+    upgrade(alone)
+    one_by_one = Store(alone)
+    first = batch((1, "a"), (2, "a"), (1, "b"), (3, "a"), (1, "a"), (1, "c"))
+    patient = (instance(7), header(7, patient="OTHER"))
+    aside = (instance(8, sop_class_uid=STRUCTURED_REPORT), header(8))
+    version_of_aside = (instance(8, "b", sop_class_uid=STRUCTURED_REPORT), header(8))
+    whole = [*first, patient, aside, aside, version_of_aside]
+    again = batch((2, "a"), (2, "b"))
+
+    for one in whole:
+        one_by_one.index_instance(*one, at(0))
+    store.index_instances(whole, at(0))
+    for each in (one_by_one, store):
+        each.record_missing_file(instance(3).digest, at(1))
+    for one in [*again, first[3]]:
+        one_by_one.index_instance(*one, at(2))
+    store.index_instances([*again, first[3]], at(2))
+
+    def essence(of: Store) -> list[object]:
+        ids = {row["id"]: row["digest"] for row in rows_of(of, "instances")}
+        events = [
+            (kind, ids.get(int(subject.split(":")[1])) if "instance" in subject else subject,
+             [ids.get(other) for other in detail.get("others", [])], detail.get("same_series"))
+            for kind, subject, detail, _ in told(of)
+        ]  # fmt: skip
+        rows = [
+            (row["digest"], row["series_id"], row["state"], row["reason"], row["missing_since"])
+            for row in rows_of(of, "instances")
+        ]
+        copied = [(row["patient_id"], row["attributes"]) for row in rows_of(of, "series")]
+        revisions = [
+            (row["series_id"], row["number"], row["state"], row["quiet_since"])
+            for row in rows_of(of, "revisions")
+        ]
+        return [sorted(map(str, part)) for part in (rows, copied, revisions, events)]
+
+    expected = essence(one_by_one)
+    one_by_one.close()
+    assert expected == essence(store)
+    assert chain.verify(store).holds
 
 
 @pytest.mark.parametrize(

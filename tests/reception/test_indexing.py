@@ -44,13 +44,15 @@ class UnsureStore:
 
     fail: Callable[[str], Exception | None] = lambda name: None
     told: list[tuple[str, str]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def _tell(self, name, key):
-        if error := self.fail(key):
-            raise error
+    def _tell(self, name, *keys):
+        for key in keys:
+            if error := self.fail(key):
+                raise error
         with self.changed:
-            self.told.append((name, key))
+            self.told += [(name, key) for key in keys]
             self.changed.notify_all()
 
     def open_association(self, association_id, calling_ae, called_ae, address, at):
@@ -60,7 +62,11 @@ class UnsureStore:
         self._tell("end", association_id)
 
     def index_instance(self, instance, header, now):
-        self._tell("index", instance.sop_instance_uid)
+        self.index_instances([(instance, header)], now)
+
+    def index_instances(self, batch, now):
+        self.batches.append(len(batch))
+        self._tell("index", *(instance.sop_instance_uid for instance, _ in batch))
 
     def known_digests(self):
         self._tell("known", "")
@@ -207,6 +213,36 @@ def test_one_bad_arrival_does_not_stop_the_rest(spool):
     store.wait_for(("index", "1.2.3.1"))
 
     assert indexer.stop(limit_s=20)
+
+
+def test_instances_that_wait_are_written_together(spool):
+    """A commit is paid for once by many instances, and never across what came between them."""
+    store = UnsureStore()
+    indexer = Indexer(store, spool, Clock())
+    opened = AssociationOpened("a1", "SCANNER", "TFKT_NODE", "127.0.0.1", NOW)
+    for arrival in (put(spool, 1), put(spool, 2), opened, put(spool, 3), put(spool, 4)):
+        indexer.offer(arrival)
+
+    indexer.start()
+    indexer.stop(limit_s=20)
+
+    assert store.batches == [2, 2]
+    assert [key for _, key in store.told] == ["1.2.3.1", "1.2.3.2", "a1", "1.2.3.3", "1.2.3.4"]
+
+
+def test_one_bad_arrival_costs_its_batch_nothing(spool, caplog):
+    """P1: instances that waited together with one that is refused get their rows all the same."""
+    store = UnsureStore(lambda key: ValueError("MARKER") if key == "1.2.3.2" else None)
+    indexer = Indexer(store, spool, Clock(), first_retry_s=0.001)
+    for number in (1, 2, 3):
+        indexer.offer(put(spool, number))
+
+    indexer.start()
+    store.wait_for(("index", "1.2.3.1"), ("index", "1.2.3.3"))
+    indexer.stop(limit_s=20)
+
+    assert {key for _, key in store.told} == {"1.2.3.1", "1.2.3.3"}
+    assert "MARKER" not in caplog.text
 
 
 def test_p7_offer_never_blocks_or_fails(spool, monkeypatch):

@@ -1,12 +1,15 @@
-"""Instances come in: transitions of associations and instances up to an OPEN revision.
+"""Instances come in: their transitions up to an OPEN revision.
 
-The row of a series is locked while one of its instances is indexed or its revision is closed, so
-that an arrival is either in the frozen list or opens the next revision (promises P3, P4).
+The row of a series is locked while instances of it are indexed or its revision is closed, so that
+an arrival is either in the frozen list or opens the next revision (promises P3, P4).
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,16 +17,10 @@ import sqlalchemy as sa
 
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
-from tfkt_node.audit.database import Database, indexable, insert_once, storable
-from tfkt_node.audit.schema import (
-    associations,
-    instances,
-    revisions,
-    series,
-)
+from tfkt_node.audit.database import Database, indexable, insert_new, insert_once, storable
+from tfkt_node.audit.schema import instances, revisions, series
 from tfkt_node.records import (
     CT_CLASSES,
-    AssociationEnd,
     InstanceHeader,
     InstanceState,
     Reason,
@@ -31,8 +28,7 @@ from tfkt_node.records import (
     StoredInstance,
 )
 
-LONGEST_ASSOCIATION = timedelta(days=1)
-"""An association that another node opened longer ago is held to be lost."""
+Arrived = tuple[StoredInstance, InstanceHeader]
 
 
 class IndexResult(StrEnum):
@@ -44,81 +40,38 @@ class IndexResult(StrEnum):
 
 
 class Arrivals(Database):
-    """Transitions of associations and instances."""
-
-    def open_association(
-        self, association_id: str, calling_ae: str, called_ae: str, address: str, at: datetime
-    ) -> bool:
-        """Record an association that was accepted."""
-        with self.writing() as connection:
-            return insert_once(
-                connection,
-                associations,
-                id=association_id,
-                calling_ae=storable(calling_ae),
-                called_ae=storable(called_ae),
-                address=address,
-                opened_at=at,
-            )
-
-    def end_association(self, association_id: str, how: AssociationEnd, at: datetime) -> bool:
-        """Record how an association ended, once."""
-        with self.writing() as connection:
-            ended = connection.execute(
-                associations.update()
-                .where(associations.c.id == association_id, associations.c.ended_at.is_(None))
-                .values(ended_at=at, how=how)
-            )
-            return ended.rowcount == 1
-
-    def end_lost_associations(self, started_at: datetime, at: datetime) -> int:
-        """Record as LOST the associations that a node left open when it died; return how many.
-
-        started_at: when this node started. SQLite is one node's own, so that all opened before are
-        lost. On PostgreSQL another node may hold them: there, those opened a day before it.
-        """
-        with self.writing() as connection:
-            alone = connection.dialect.name == "sqlite"
-            before = started_at if alone else started_at - LONGEST_ASSOCIATION
-            lost = connection.execute(
-                associations.update()
-                .where(associations.c.ended_at.is_(None), associations.c.opened_at < before)
-                .values(ended_at=at, how=AssociationEnd.LOST)
-            )
-            return lost.rowcount
+    """Transitions of instances."""
 
     def index_instance(
         self, instance: StoredInstance, header: InstanceHeader, now: datetime
     ) -> IndexResult:
-        """Give a stored instance its row, and its series an OPEN revision that waits anew.
+        """Give one stored instance its row: see index_instances."""
+        (result,) = self.index_instances([(instance, header)], now)
+        return result
+
+    def index_instances(self, batch: Sequence[Arrived], now: datetime) -> list[IndexResult]:
+        """Give stored instances their rows, and each series an OPEN revision that waits anew.
 
         The same digest again changes nothing, unless its file had been lost: then it counts as an
-        arrival. An instance that is no CT image, or that this node made, is set aside.
+        arrival. An instance that is no CT image, or that this node made, is set aside. Each series
+        has a transaction of its own: when one fails, those before it stand, and the batch may be
+        given again.
         """
-        reason = None
-        if header.made_by_this_node:
-            reason = Reason.OWN_OBJECT
-        elif instance.sop_class_uid not in CT_CLASSES:
-            reason = Reason.NOT_CT
-        with self.writing() as connection:
-            if reason is not None:
-                return _set_aside(connection, instance, header, reason, now)
-            series_id, told = _lock_series(connection, instance, header, now)
-            row = _instance_row(instance, header, now)
-            if not insert_once(
-                connection, instances, **row, series_id=series_id, state=InstanceState.INDEXED
-            ):
-                if _found_again(connection, instance.digest):
-                    append(connection, now, *_arrive(connection, series_id, now))
-                return IndexResult.DUPLICATE
-            if _corrects(connection, instance, series_id):
-                connection.execute(
-                    series.update().where(series.c.id == series_id).values(_copied(header))
-                )
-            told += _conflicts(connection, instance, series_id)
-            told += _arrive(connection, series_id, now)
-            append(connection, now, *told)
-            return IndexResult.NEW
+        groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index, (instance, header) in enumerate(batch):
+            key = () if _why_aside(instance, header) else tuple(_key(header).values())
+            groups[key].append(index)
+        results = [IndexResult.SET_ASIDE] * len(batch)
+        for key, indices in groups.items():
+            members = [batch[index] for index in indices]
+            with self.writing() as connection:
+                if not key:
+                    _set_aside(connection, members, now)
+                    continue
+                is_new = _index_series(connection, members, now)
+            for index, new in zip(indices, is_new, strict=True):
+                results[index] = IndexResult.NEW if new else IndexResult.DUPLICATE
+        return results
 
     def known_digests(self) -> set[str]:
         """Return the digests of all instances that have a row."""
@@ -158,22 +111,107 @@ def _instance_row(
     }
 
 
-def _set_aside(
+@dataclass(frozen=True, slots=True)
+class _New:
+    """An instance that just got its row. others: rows of its SOP Instance UID that were first."""
+
+    id: int
+    instance: StoredInstance
+    header: InstanceHeader
+    others: Sequence[Any]
+
+    def conflicts(self, series_id: int | None) -> list[Event]:
+        """Tell of other bytes under its SOP Instance UID."""
+        if not self.others:
+            return []
+        detail = {
+            "what": "other bytes under a known SOP Instance UID",
+            "others": [row.id for row in self.others],
+            "same_series": all(row.series_id == series_id for row in self.others),
+        }
+        return [Event(EventKind.INSTANCE_CONFLICT, f"instance:{self.id}", detail)]
+
+    def corrects(self, series_id: int) -> bool:
+        """Tell whether it is the latest received of several versions in its series."""
+        received = [row.received_at for row in self.others if row.series_id == series_id]
+        return bool(received) and self.instance.received_at >= max(received)
+
+
+def _why_aside(instance: StoredInstance, header: InstanceHeader) -> Reason | None:
+    """Return why an instance has no part in a revision; None: it has one."""
+    if header.made_by_this_node:
+        return Reason.OWN_OBJECT
+    return None if instance.sop_class_uid in CT_CLASSES else Reason.NOT_CT
+
+
+def _set_aside(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> None:
+    """Index instances that have no part in a revision."""
+    reasons = [_why_aside(*arrived) for arrived in batch]
+    states = [{"state": InstanceState.SET_ASIDE, "reason": reason} for reason in reasons]
+    inserted = _insert(connection, batch, states, now)
+    told = []
+    for new, reason in zip(inserted, reasons, strict=True):
+        if new is not None:
+            told += new.conflicts(None)
+            subject = f"instance:{new.id}"
+            told.append(Event(EventKind.INSTANCE_SET_ASIDE, subject, {"reason": reason}))
+    _found_again(connection, batch)
+    append(connection, now, *told)
+
+
+def _index_series(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> list[bool]:
+    """Index instances of one series, in the order in which they came; tell which are new."""
+    series_id, told = _lock_series(connection, batch, now)
+    state = {"series_id": series_id, "state": InstanceState.INDEXED}
+    inserted = _insert(connection, batch, [state] * len(batch), now)
+    for new in filter(None, inserted):
+        told += new.conflicts(series_id)
+        if new.corrects(series_id):
+            its = series.c.id == series_id
+            connection.execute(series.update().where(its).values(_copied(new.header)))
+    if _found_again(connection, batch) or any(inserted):
+        told += _arrive(connection, series_id, now)
+    append(connection, now, *told)
+    return [new is not None for new in inserted]
+
+
+def _insert(
     connection: sa.Connection,
-    instance: StoredInstance,
-    header: InstanceHeader,
-    reason: Reason,
+    batch: Sequence[Arrived],
+    states: Sequence[dict[str, Any]],
     now: datetime,
-) -> IndexResult:
-    row = _instance_row(instance, header, now)
-    if insert_once(connection, instances, **row, state=InstanceState.SET_ASIDE, reason=reason):
-        told = _conflicts(connection, instance, None)
-        subject = f"instance:{_id_of(connection, instance.digest)}"
-        told.append(Event(EventKind.INSTANCE_SET_ASIDE, subject, {"reason": reason}))
-        append(connection, now, *told)
-    else:
-        _found_again(connection, instance.digest)
-    return IndexResult.SET_ASIDE
+) -> list[_New | None]:
+    """Insert the instances whose digest has no row yet; None stands for one that has."""
+    rows = [_instance_row(*one, now) | state for one, state in zip(batch, states, strict=True)]
+    inserted = insert_new(connection, instances, rows, instances.c.digest, instances.c.id)
+    ids = {row.digest: row.id for row in inserted}
+    versions = _versions(
+        connection, [one.sop_instance_uid for one, _ in batch if one.digest in ids]
+    )
+    made = set(ids.values())
+    found: list[_New | None] = []
+    for instance, header in batch:
+        if (row_id := ids.pop(instance.digest, None)) is None:
+            found.append(None)
+            continue
+        same_uid = versions[instance.sop_instance_uid]
+        others = [row for row in same_uid if row.id < row_id or row.id not in made]
+        found.append(_New(row_id, instance, header, others))
+    return found
+
+
+def _versions(
+    connection: sa.Connection, sop_instance_uids: Sequence[str]
+) -> defaultdict[str, list[Any]]:
+    """Return the rows of SOP Instance UIDs, by UID."""
+    columns = instances.c
+    selected = sa.select(
+        columns.id, columns.sop_instance_uid, columns.series_id, columns.received_at
+    ).where(columns.sop_instance_uid.in_(sop_instance_uids))
+    versions: defaultdict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(selected.order_by(columns.id)) if sop_instance_uids else ():
+        versions[row.sop_instance_uid].append(row)
+    return versions
 
 
 def _copied(header: InstanceHeader) -> dict[str, Any]:
@@ -187,33 +225,29 @@ def _copied(header: InstanceHeader) -> dict[str, Any]:
     }
 
 
-def _corrects(connection: sa.Connection, instance: StoredInstance, series_id: int) -> bool:
-    """Tell whether an instance just inserted is the latest received of several versions."""
-    others = sa.select(sa.func.max(instances.c.received_at)).where(
-        instances.c.series_id == series_id,
-        instances.c.sop_instance_uid == instance.sop_instance_uid,
-        instances.c.digest != instance.digest,
-    )
-    latest: datetime | None = connection.execute(others).scalar()
-    return latest is not None and instance.received_at >= latest
-
-
-def _lock_series(
-    connection: sa.Connection, instance: StoredInstance, header: InstanceHeader, now: datetime
-) -> tuple[int, list[Event]]:
-    """Lock the row of the instance's series, made if it is the first; return its id and events."""
-    key = {
+def _key(header: InstanceHeader) -> dict[str, str]:
+    """Return what tells a series from others."""
+    return {
         "patient_id": indexable(header.patient_id),
         "study_uid": indexable(header.study_uid),
         "series_uid": indexable(header.series_uid),
     }
+
+
+def _lock_series(
+    connection: sa.Connection, batch: Sequence[Arrived], now: datetime
+) -> tuple[int, list[Event]]:
+    """Lock the row of a series, made of its first instance if need be; return its id and events."""
+    _, header = batch[0]
+    key = _key(header)
     locked = (
         sa.select(series.c.id, series.c.calling_ae)
         .where(*(series.c[name] == value for name, value in key.items()))
         .with_for_update()
     )
     found = connection.execute(locked).first()
-    calling_ae = storable(instance.calling_ae)  # '' when rebuilt from a file
+    callers = [storable(instance.calling_ae) for instance, _ in batch]  # '' from a file
+    calling_ae = next(filter(None, reversed(callers)), "")
     if found is not None:
         if calling_ae and found.calling_ae != calling_ae:
             connection.execute(
@@ -236,34 +270,6 @@ def _lock_series(
     detail = {"what": "another patient or study under a known series UID", "others": others}
     conflict = Event(EventKind.SERIES_CONFLICT, f"series:{series_id}", detail)
     return series_id, [conflict] if others else []
-
-
-def _conflicts(
-    connection: sa.Connection, instance: StoredInstance, series_id: int | None
-) -> list[Event]:
-    """Tell of other bytes under the SOP Instance UID of an instance that was just inserted."""
-    rows = connection.execute(
-        sa.select(instances.c.id, instances.c.series_id)
-        .where(
-            instances.c.sop_instance_uid == instance.sop_instance_uid,
-            instances.c.digest != instance.digest,
-        )
-        .order_by(instances.c.id)
-    ).all()
-    if not rows:
-        return []
-    detail = {
-        "what": "other bytes under a known SOP Instance UID",
-        "others": [row.id for row in rows],
-        "same_series": all(row.series_id == series_id for row in rows),
-    }
-    subject = f"instance:{_id_of(connection, instance.digest)}"
-    return [Event(EventKind.INSTANCE_CONFLICT, subject, detail)]
-
-
-def _id_of(connection: sa.Connection, digest: str) -> int:
-    found = sa.select(instances.c.id).where(instances.c.digest == digest)
-    return int(connection.execute(found).scalar_one())
 
 
 def _arrive(connection: sa.Connection, series_id: int, now: datetime) -> list[Event]:
@@ -293,11 +299,14 @@ def _arrive(connection: sa.Connection, series_id: int, now: datetime) -> list[Ev
     return [Event(EventKind.REVISION_OPENED, f"revision:{revision_id}", detail)]
 
 
-def _found_again(connection: sa.Connection, digest: str) -> bool:
-    """Forget that a file was missing; tell whether it was."""
+def _found_again(connection: sa.Connection, batch: Sequence[Arrived]) -> bool:
+    """Forget that files were missing; tell whether one was."""
     found = connection.execute(
         instances.update()
-        .where(instances.c.digest == digest, instances.c.missing_since.is_not(None))
+        .where(
+            instances.c.digest.in_([instance.digest for instance, _ in batch]),
+            instances.c.missing_since.is_not(None),
+        )
         .values(missing_since=None)
     )
-    return found.rowcount == 1
+    return found.rowcount > 0

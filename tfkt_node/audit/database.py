@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -249,6 +249,21 @@ def insert_once(connection: sa.Connection, table: sa.Table, **values: Any) -> bo
     key = next(iter(table.primary_key))
     statement = insert(table).values(**values).on_conflict_do_nothing().returning(key)
     return connection.execute(statement).first() is not None
+
+
+def insert_new(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    *returned: sa.Column[Any],
+) -> Sequence[sa.Row[Any]]:
+    """Insert the rows that no unique constraint has already; return columns of these, in no order.
+
+    All rows have the same keys.
+    """
+    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing().returning(*returned)
+    return connection.execute(statement, rows).all()
 
 
 def indexable(text: str) -> str:

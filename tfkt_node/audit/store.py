@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from tfkt_node.audit.arrivals import Arrivals, IndexResult
+from tfkt_node.audit.associations import Associations
 from tfkt_node.audit.closing import Closing, QuietRevision
 from tfkt_node.audit.database import upgrade, without_password
 from tfkt_node.audit.leases import Leases
@@ -22,7 +23,7 @@ from tfkt_node.audit.scoring import Scoring
 __all__ = ["IndexResult", "QuietRevision", "Store", "upgrade", "without_password"]
 
 
-class Store(Arrivals, Closing, Scoring, Outbox, Reports, Leases, Listings):
+class Store(Associations, Arrivals, Closing, Scoring, Outbox, Reports, Leases, Listings):
     """The whole store, by the stations of an image's path. Safe for threads; one a process."""
 
     def node_uid(self) -> str:

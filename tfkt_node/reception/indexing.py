@@ -6,12 +6,14 @@ rows are written when it is back, and what was lost in a crash is found again fr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from tfkt_node.audit.store import Store
 from tfkt_node.reception.headers import read_header
@@ -22,6 +24,10 @@ LOGGER = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 100_000
 """Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
+LONGEST_BATCH = 200
+"""Arrivals that are written together at most."""
+GATHER_S = 0.1
+"""How long the first of a batch waits for others."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 ATTEMPTS = 5
 """Attempts at an arrival that the database refuses, before it is left to a reconciliation."""
@@ -137,26 +143,56 @@ class Indexer:
     def _run(self) -> None:
         last_reconciled = self._clock()
         while True:
-            try:
-                arrival = self._arrivals.get(timeout=0.2)
-            except queue.Empty:
-                if self._stopping.is_set():
-                    return
-                now = self._clock()
-                waited_s = (now - last_reconciled).total_seconds()
-                if self._left_behind.is_set() and waited_s >= RECONCILE_AFTER_S:
-                    last_reconciled = now
-                    self._make_up()
+            if batch := self._next_batch():
+                self._write(batch)
                 continue
-            self._write(arrival)
+            if self._stopping.is_set():
+                return
+            now = self._clock()
+            waited_s = (now - last_reconciled).total_seconds()
+            if self._left_behind.is_set() and waited_s >= RECONCILE_AFTER_S:
+                last_reconciled = now
+                self._make_up()
 
-    def _write(self, arrival: Arrival) -> None:
+    def _next_batch(self) -> list[Arrival]:
+        """Wait for arrivals, and for more of them: a commit costs the same for one and for many."""
+        try:
+            batch = [self._arrivals.get(timeout=0.2)]
+        except queue.Empty:
+            return []
+        self._stopping.wait(GATHER_S)
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < LONGEST_BATCH:
+                batch.append(self._arrivals.get_nowait())
+        return batch
+
+    def _write(self, batch: Sequence[Arrival]) -> None:
+        """Write arrivals in their order; those of instances together, where they follow others."""
+        for are_instances, members in groupby(batch, lambda one: isinstance(one, StoredInstance)):
+            run = list(members)
+            if are_instances and len(run) > 1 and self._write_together(run):
+                continue
+            for arrival in run:
+                self._write_one(arrival)
+
+    def _write_together(self, run: list[Arrival]) -> bool:
+        """Write instances at once; tell whether it went well: else each has to stand for itself."""
+        try:
+            self._record(run)
+        except Exception as error:  # noqa: BLE001 - one bad arrival must not stop the rest
+            LOGGER.warning(
+                "index.batch_failed instances=%d error=%s", len(run), type(error).__name__
+            )
+            return False
+        return True
+
+    def _write_one(self, arrival: Arrival) -> None:
         """Write one arrival, waiting as long as it takes for a database that is away."""
         delay_s = self._first_retry_s
         attempts = 0
         while attempts < ATTEMPTS:
             try:
-                self._record(arrival)
+                self._record([arrival])
                 return
             except Exception as error:  # noqa: BLE001 - one bad arrival must not stop the rest
                 attempts += not isinstance(error, Retriable)
@@ -171,22 +207,26 @@ class Indexer:
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
         self._left_behind.set()
 
-    def _record(self, arrival: Arrival) -> None:
-        match arrival:
+    def _record(self, run: Sequence[Arrival]) -> None:
+        """Write one arrival, or several instances."""
+        match run[0]:
             case StoredInstance():
                 # The quiet period counts from the row: after an outage of the database the first
                 # rows of a series must not look quiet while the rest of it still waits here.
-                self._store.index_instance(arrival, read_header(arrival.path), self._clock())
-            case AssociationOpened():
+                headed = [
+                    (one, read_header(one.path)) for one in run if isinstance(one, StoredInstance)
+                ]
+                self._store.index_instances(headed, self._clock())
+            case AssociationOpened() as opened:
                 self._store.open_association(
-                    arrival.association_id,
-                    arrival.calling_ae,
-                    arrival.called_ae,
-                    arrival.address,
-                    arrival.at,
+                    opened.association_id,
+                    opened.calling_ae,
+                    opened.called_ae,
+                    opened.address,
+                    opened.at,
                 )
-            case AssociationEnded():
-                self._store.end_association(arrival.association_id, arrival.how, arrival.at)
+            case AssociationEnded() as ended:
+                self._store.end_association(ended.association_id, ended.how, ended.at)
 
     def _make_up(self) -> None:
         self._left_behind.clear()
