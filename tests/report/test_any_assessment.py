@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 
 import pytest
@@ -24,12 +25,15 @@ from tfkt_node.records import (
     Outcome,
     Permanent,
     Population,
+    Predecessor,
     Reason,
+    ReportRecord,
     SliceScore,
     StackSummary,
     Verdict,
 )
-from tfkt_node.report import key_objects, structured_report
+from tfkt_node.report import key_objects, structured_report, summary_picture
+from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM, Form
 
 pytestmark = pytest.mark.station
 
@@ -37,6 +41,7 @@ scores = st.floats(0, 4).map(lambda value: round(value, 4))
 counts = st.integers(0, 10_000)
 words = st.text(max_size=40)
 reasons = st.sampled_from(Reason)
+EARLIEST = datetime(1970, 1, 3)  # noqa: DTZ001 - Hypothesis adds the zone
 
 
 def optional(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
@@ -132,6 +137,36 @@ def assessments(draw: st.DrawFn) -> Assessment:
     )
 
 
+@st.composite
+def records(draw: st.DrawFn) -> ReportRecord:
+    """Any record: with or without a report before it, numbers of instances and a zone."""
+    record = samples.record_of(draw(assessments()))
+    numbers = st.integers(-(2**31), 2**31)
+    return replace(
+        record,
+        evidence=tuple(
+            replace(item, instance_number=draw(optional(numbers))) for item in record.evidence
+        ),
+        predecessor=draw(
+            optional(
+                st.builds(
+                    Predecessor,
+                    sop_class_uid=st.just(SR_FORM.sop_class_uid),
+                    sop_uid=st.just("2.25.1"),
+                    series_uid=st.just("2.25.2"),
+                    revision_number=st.integers(1, 1000),
+                    outcome=st.sampled_from(Outcome),
+                    verdict=optional(st.sampled_from(Verdict)),
+                    flagged=st.booleans(),
+                )
+            )
+        ),
+        decided_at=draw(st.datetimes(EARLIEST, timezones=st.just(UTC))),
+        software_version=draw(words),
+        node_uid="2.25.321",
+    )
+
+
 def items(ds: Dataset) -> Iterator[Dataset]:
     for child in ds.get("ContentSequence", []):
         yield child
@@ -169,20 +204,34 @@ def made_or_refused(make: Callable[[], MadeObject]) -> MadeObject | None:
     return None
 
 
-@given(assessment=assessments(), worst_slices=st.integers(0, 30))
+@given(
+    record=records(),
+    worst_slices=st.integers(0, 30),
+    form=st.sampled_from([SR_FORM, SR_FORM, ENHANCED_SR_FORM]),
+)
 @settings(max_examples=60, deadline=None)
-def test_any_assessment_makes_a_sound_report_or_one_clear_error(
-    assessment: Assessment, worst_slices: int
+def test_any_record_makes_a_sound_report_or_one_clear_error(
+    record: ReportRecord, worst_slices: int, form: Form
 ) -> None:
     """P6: no other exception leaves, and what is made reads back whole."""
-    record = samples.record_of(assessment)
-
-    made = made_or_refused(lambda: structured_report.build(record, worst_slices))
+    made = made_or_refused(lambda: structured_report.build(record, worst_slices, form))
 
     event("made" if made else "refused")
     if made:
         assert_sound(made)
         assert srread(BytesIO(made.content)).content is not None
+
+
+@given(record=records())
+@settings(max_examples=15, deadline=None)
+def test_any_record_makes_a_picture_or_one_clear_error(record: ReportRecord) -> None:
+    """P6: and never a picture of something that has no score."""
+    made = made_or_refused(lambda: summary_picture.build(record, None))
+
+    event("made" if made else "refused")
+    if made:
+        assert (1024, 1024, 3) == samples.read(made.content).pixel_array.shape
+        assert record.assessment.verdict is not None
 
 
 @given(assessment=assessments())

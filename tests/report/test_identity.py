@@ -20,7 +20,17 @@ NAMES = {
         b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J"
     ),
     "ISO_IR 100": "Müller^Jörg".encode("latin-1"),
+    "\\ISO 2022 IR 149": (
+        b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7="
+        b"\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf"
+    ),
+    "\\ISO 2022 IR 58": b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab",
+    "ISO 2022 IR 100\\ISO 2022 IR 144": (
+        b"M\xfcller^J\xf6rg=\x1b-L" + "Мюллер^Йорг".encode("iso8859-5")
+    ),
     "ISO_IR 144": "Люкceмбypг".encode("iso8859-5"),
+    "ISO_IR 127": "قباني^لنزار".encode("iso8859-6"),
+    "ISO_IR 138": "שרון^דבורה".encode("iso8859-8"),
     "ISO_IR 192": "Wang^XiaoDong=王^小东".encode(),
     "GB18030": "Wang^XiaoDong=王^小东".encode("gb18030"),
 }
@@ -85,6 +95,11 @@ def test_missing_attributes_become_empty_and_no_more() -> None:
     assert "PatientAge" not in ds
     assert "StudyDescription" not in ds
     assert "SpecificCharacterSet" not in ds
+
+
+def test_empty_character_set_is_dropped() -> None:
+    """Without a value it says no more than its absence, and makes an object invalid."""
+    assert "SpecificCharacterSet" not in report_with(elements(b"Doe^John", ""))
 
 
 def test_unfit_values_are_passed_on_and_not_corrected() -> None:

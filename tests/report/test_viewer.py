@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT, skip_or_fail
 from tests.orthanc import OrthancServer
 from tests.report import ohif, samples
-from tests.report.test_validators import of_real_series
+from tests.report.validators import of_real_series
 from tfkt_node.records import Outcome, Reason, ReportRecord
 from tfkt_node.report import key_objects, structured_report
 

@@ -69,7 +69,9 @@ def identity_of(record: ReportRecord) -> Identity:
         elements.setdefault(tag, encoded(DataElement(tag, dictionary_VR(tag), None)))
     elements[STUDY_UID] = encoded(DataElement(STUDY_UID, "UI", study_uid))
     plain = all(found[tag].value.isascii() for tag in copied)
-    if CHARACTER_SET in found and not (plain and _is_nonsense(found[CHARACTER_SET].text)):
+    character_set = found[CHARACTER_SET].text if CHARACTER_SET in found else ""
+    # Empty, it says what its absence says, and would make the object invalid.
+    if character_set and not (plain and _is_nonsense(character_set)):
         elements[CHARACTER_SET] = found[CHARACTER_SET].encoded
     zone = _zone(found[TIMEZONE].text) if TIMEZONE in found else None
     if zone is not None:

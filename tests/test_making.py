@@ -1,0 +1,64 @@
+"""Each kind of owed object is made, the picture with the pixels that the spool still has."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.report import samples
+from tests.report.validators import of_real_series
+from tfkt_node.making import make
+from tfkt_node.reception.instances import Spool
+from tfkt_node.records import ClaimedObject, ObjectKind, ReportRecord
+from tfkt_node.settings import Report
+
+pytestmark = pytest.mark.station
+
+CLASSES = {
+    ObjectKind.SR: "1.2.840.10008.5.1.4.1.1.88.33",
+    ObjectKind.ENHANCED_SR: "1.2.840.10008.5.1.4.1.1.88.22",
+    ObjectKind.KOS: "1.2.840.10008.5.1.4.1.1.88.59",
+    ObjectKind.PICTURE: "1.2.840.10008.5.1.4.1.1.7",
+}
+
+
+def made(kind: ObjectKind, record: ReportRecord, spool: Spool) -> bytes:
+    found = make(ClaimedObject(1, kind, record), Report(), spool)
+    assert (kind, CLASSES[kind]) == (found.kind, found.sop_class_uid)
+    return found.content
+
+
+def test_each_kind_is_an_object_of_its_own(tmp_path: Path) -> None:
+    """P5: four kinds of one verdict have four UIDs, in four series."""
+    record, spool = samples.record_of(samples.flagged_assessment()), Spool(tmp_path)
+
+    headers = [samples.read(made(kind, record, spool)) for kind in ObjectKind]
+
+    assert len(ObjectKind) == len({ds.SOPInstanceUID for ds in headers})
+    assert len(ObjectKind) == len({ds.SeriesInstanceUID for ds in headers})
+    assert len(ObjectKind) == len({(ds.SOPClassUID, ds.SeriesNumber) for ds in headers})
+
+
+def test_picture_shows_the_worst_slice_as_long_as_the_spool_has_it(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    """The slice is read from its file; a file that is gone or broken costs the slice only."""
+    folder, spool = shared_data / "series" / "LungFCP-01-0001", Spool(tmp_path)
+    record = of_real_series(folder)
+    worst = record.assessment.stacks[0].minimum
+    assert worst is not None
+    path = spool.path_of(worst.digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    gone = made(ObjectKind.PICTURE, record, spool)
+    path.write_bytes(b"no DICOM")
+    broken = made(ObjectKind.PICTURE, record, spool)
+    shutil.copy(sorted(folder.glob("*.dcm"))[0], path)
+    whole = made(ObjectKind.PICTURE, record, spool)
+
+    corner = (slice(680, 1000), slice(60, 390))
+    assert gone == broken
+    assert samples.read(whole).pixel_array[corner].std() > 30
+    assert samples.read(gone).pixel_array[corner].std() < 30
