@@ -229,9 +229,8 @@ class Node:
             self._timers.modify_job(name, next_run_time=now() + timedelta(seconds=after_s))
 
     def _sweep(self) -> None:
-        """Take back what dead processes held, and end what the library lost sight of."""
+        """Take back what dead processes held."""
         self.store.release_expired_leases(now(), self.owner)
-        self._scp.end_dead_associations()
 
     def _close_quiet_series(self) -> None:
         arrivals.close_quiet_series(self.store, self.settings.series, now())

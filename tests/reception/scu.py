@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any
 
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
 
-from tfkt_node.reception.line import Line
 from tfkt_node.records import CT_IMAGE
 
 
 def associate(
-    port: int, contexts: Any = None, calling: str = "SCANNER", called: str = "TFKT_NODE"
+    port: int,
+    contexts: Any = None,
+    calling: str = "SCANNER",
+    called: str = "TFKT_NODE",
+    ext_neg: Any = None,
 ) -> Any:
     """Open an association to a reception on loopback, for CT unless told."""
     ae = AE(calling)
@@ -22,11 +27,21 @@ def associate(
         port,
         contexts=contexts or [build_context(CT_IMAGE, ExplicitVRLittleEndian)],
         ae_title=called,
+        ext_neg=ext_neg,
         evt_handlers=[(evt.EVT_CONN_OPEN, _make_closable)],
     )
 
 
+class _Closable(socket.socket):
+    """A socket that the library closes also when the node was the first to hang up."""
+
+    def shutdown(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            super().shutdown(how)
+
+
 def _make_closable(event: Any) -> None:
-    """Let the library close the socket also when the node was the first to hang up."""
     transport = event.assoc.dul.socket
-    transport.socket = Line(transport.socket.detach(), "127.0.0.1", pdu_timeout_s=30)
+    transport.socket = _Closable(fileno=transport.socket.detach())
+    transport.socket.settimeout(30)
+    transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -16,16 +16,26 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     MRImageStorage,
 )
-from pynetdicom import build_context
+from pynetdicom import build_context, build_role
+from pynetdicom.pdu_primitives import (
+    AsynchronousOperationsWindowNegotiation,
+    UserIdentityNegotiation,
+)
 from pynetdicom.sop_class import Verification
 
 from tests.reception.scu import associate
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
+from tfkt_node.reception.incoming import Incoming
 from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
-from tfkt_node.reception.negotiation import transfer_syntaxes
-from tfkt_node.records import CT_IMAGE, IMPLEMENTATION_CLASS_UID, AssociationEnd
+from tfkt_node.reception.negotiation import MAXIMUM_PDU_BYTES, transfer_syntaxes
+from tfkt_node.records import (
+    CT_IMAGE,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    AssociationEnd,
+)
 from tfkt_node.settings import Peer, Reception
 
 pytestmark = pytest.mark.station
@@ -131,11 +141,12 @@ def test_acceptor_prefers_compressed_then_explicit(listen):
 
 
 def test_transfer_syntaxes_keep_the_order_of_the_decoders():
-    """Each syntax is offered once, and the uncompressed ones in any case."""
+    """Each syntax is offered once, the uncompressed ones next, and then all that are only kept."""
     listed = transfer_syntaxes([JPEGLosslessSV1, ImplicitVRLittleEndian, JPEGLosslessSV1])
 
     assert listed[:3] == [JPEGLosslessSV1, ImplicitVRLittleEndian, ExplicitVRLittleEndian]
-    assert listed[-1] == ExplicitVRBigEndian
+    assert listed[4] == ExplicitVRBigEndian
+    assert len(listed) == len(set(listed)) > 50
 
 
 @pytest.mark.parametrize(("setting", "accepted"), [("set_aside", 1), ("refuse", 0)])
@@ -231,9 +242,7 @@ def test_p7_full_disk_is_refused_and_recovers(listen, make_ct, tmp_path):
 def test_p10_failures_show_no_value(listen, make_ct, caplog, monkeypatch):
     """P10: an error inside the handler is answered and logged without a value or traceback."""
     listening = listen()
-    monkeypatch.setattr(
-        listening.spool, "store", lambda received: (_ for _ in ()).throw(ValueError("MARKER"))
-    )
+    monkeypatch.setattr(Incoming, "keep", lambda *_: (_ for _ in ()).throw(ValueError("MARKER")))
     assoc = associate(listening.port)
 
     status = assoc.send_c_store(make_ct())
@@ -262,20 +271,65 @@ def test_stop_lets_an_open_association_end(listen, make_ct):
     assert not stopping.is_alive()
 
 
-def test_probes_take_no_place(listen):
-    """Bare TCP connections, as of a load balancer, are let go at once."""
-    listening = listen(maximum_associations=2)
+def test_probes_take_no_place(listen, caplog):
+    """Bare TCP connections, as of a load balancer, are let go without a word in the log."""
+    listening = listen(maximum_associations=1)
 
     for _ in range(5):
         assert listens(listening.port)
-        probes = [t for t in threading.enumerate() if "AcceptorThread" in t.name]
-        for probe in probes:
-            probe.join(5)
     assoc = associate(listening.port)
     admitted = assoc.is_established
     assoc.release()
 
     assert admitted
+    assert caplog.text == ""
+
+
+def test_negotiation_items_are_taken_or_passed_over(listen, make_ct):
+    """Roles, asynchronous operations and a user's identity keep no sender out."""
+    listening = listen()
+    role = build_role(CT_IMAGE, scu_role=True)
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = 5
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field = 1, b"MARKER"
+
+    assoc = associate(listening.port, ext_neg=[role, window, identity])
+    status = assoc.send_c_store(make_ct())
+    assoc.release()
+
+    assert status.Status == 0x0000
+
+
+def test_node_says_who_it_is_and_what_it_takes(listen):
+    """The answer to a request names implementation and longest PDU, and each context's result."""
+    listening = listen()
+    offers = [build_context(CT_IMAGE), build_context("1.2.840.10008.5.1.4.1.2.2.1")]
+
+    assoc = associate(listening.port, offers)
+    node = assoc.acceptor
+    accepted = [context.abstract_syntax for context in assoc.accepted_contexts]
+    rejected = {context.abstract_syntax: context.result for context in assoc.rejected_contexts}
+    assoc.release()
+
+    assert node.implementation_class_uid == IMPLEMENTATION_CLASS_UID
+    assert node.implementation_version_name == IMPLEMENTATION_VERSION_NAME
+    assert node.maximum_length == MAXIMUM_PDU_BYTES
+    assert accepted == [CT_IMAGE]
+    assert rejected == {"1.2.840.10008.5.1.4.1.2.2.1": 3}
+
+
+def test_stop_aborts_who_stays(listen):
+    """After its limit a stop aborts the associations that are still open."""
+    listening = listen()
+    assoc = associate(listening.port)
+
+    listening.scp.stop(limit_s=0)
+
+    (ended,) = listening.wait_for(AssociationEnded)
+    assoc.join(10)
+    assert ended.how is AssociationEnd.ABORTED
+    assert assoc.is_aborted
 
 
 @pytest.mark.parametrize(("rows", "status"), [(512, 0x0000), (800, 0xA700)])

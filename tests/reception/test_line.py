@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
@@ -29,18 +31,17 @@ def pdu(kind, length, body=b""):
 def ends():
     """A Line, and the other end of it."""
     ours, peer = socket.socketpair()
-    with Line(ours.detach(), "peer", pdu_timeout_s=5.0) as node, peer:
+    node = Line(ours, "peer", pdu_timeout_s=5.0)
+    with peer:
         yield node, peer
+        node.close()
 
 
-def read_pdu(node):
-    """Read as the library does: the header, then the body in pieces."""
-    header = node.recv(6)
-    length = struct.unpack(">L", header[2:])[0] if header[0] < 8 else 0
-    body = b""
-    while len(body) < length:
-        body += node.recv(min(4096, length - len(body)))
-    return body
+def read(node):
+    """Read a PDU that must come: its type and a copy of its body."""
+    found = node.read_pdu(5.0)
+    assert found is not None
+    return found.kind, bytes(found.body)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +49,17 @@ def read_pdu(node):
     [(REQUEST, LONGEST_REQUEST_BYTES), (DATA, LONGEST_DATA_BYTES), (RELEASE, LONGEST_DATA_BYTES)],
 )
 def test_p7_pdu_longer_than_agreed_is_refused_from_its_header(ends, kind, longest):
-    """P7: a PDU's length is not believed: over the limit nothing of its body is read."""
+    """P7: a PDU's length is not believed: over the limit its body is not waited for."""
     node, peer = ends
-    peer.sendall(pdu(kind, longest))
-    node.recv(6)
-    node.close()
-    ours, other = socket.socketpair()
+    sending = threading.Thread(target=peer.sendall, args=(pdu(kind, longest, bytes(longest)),))
+    sending.start()
+    assert read(node) == (kind, bytes(longest))
+    sending.join(5)
 
-    with Line(ours.detach(), "peer", pdu_timeout_s=5.0) as fresh, other:
-        other.sendall(pdu(kind, longest + 1))
-        with pytest.raises(ConnectionAbortedError, match=f"{longest + 1} bytes"):
-            fresh.recv(6)
+    peer.sendall(pdu(kind, longest + 1))
+
+    with pytest.raises(ConnectionAbortedError, match=f"{longest + 1} bytes"):
+        node.read_pdu(5.0)
 
 
 def test_largest_agreed_data_passes():
@@ -66,48 +67,90 @@ def test_largest_agreed_data_passes():
     assert MAXIMUM_PDU_BYTES + 12 <= LONGEST_DATA_BYTES < 2 * MAXIMUM_PDU_BYTES
 
 
-def test_bodies_are_not_taken_for_headers(ends):
-    """PDUs one after another are told apart, whatever their bodies hold."""
+@pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
+def test_bodies_are_not_taken_for_headers(ends, piece):
+    """PDUs one after another are told apart, whatever they hold and however they are cut."""
     node, peer = ends
-    bodies = [b"", pdu(DATA, 1 << 31), bytes(range(256)) * 300, b"\xff" * 5]
-    sent = b"".join(pdu(DATA, len(body), body) for body in bodies) + pdu(UNKNOWN, 1 << 31)
-    sending = threading.Thread(target=peer.sendall, args=(sent + pdu(RELEASE, 4, b"last"),))
+    bodies = [b"", pdu(DATA, 1 << 31), bytes(range(256)) * 300, b"\xff" * 5, b"x" * 130_000] * 3
+    if piece == 1:
+        bodies = [body[:999] for body in bodies]
+    sent = b"".join(pdu(DATA, len(body), body) for body in bodies)
+    sent += pdu(UNKNOWN, 1 << 31) + pdu(RELEASE, 4, b"last")
+
+    def send():
+        for at in range(0, len(sent), piece):
+            peer.sendall(sent[at : at + piece])
+
+    sending = threading.Thread(target=send)
     sending.start()
 
-    read = [read_pdu(node) for _ in range(len(bodies) + 2)]
+    found = [read(node) for _ in range(len(bodies) + 2)]
     sending.join(10)
 
-    assert read == [*bodies, b"", b"last"]
+    assert found == [*((DATA, body) for body in bodies), (UNKNOWN, b""), (RELEASE, b"last")]
+
+
+def test_silence_is_no_error(ends):
+    """A peer that says nothing is told apart from one that stops within a PDU."""
+    node, peer = ends
+
+    silent = node.read_pdu(0.01)
+    peer.sendall(pdu(RELEASE, 4, b"last"))
+
+    assert silent is None
+    assert read(node) == (RELEASE, b"last")
 
 
 def test_p7_pdu_must_be_whole_by_its_deadline(ends, monkeypatch):
-    """P7: a peer that drips is cut off once the PDU's time is up; the next PDU has its own."""
-    now = [100.0]
-    monkeypatch.setattr(line, "monotonic", lambda: now[0])
+    """P7: a peer that drips is cut off once the PDU's time is up, whatever has come of it."""
     node, peer = ends
+    now = itertools.count(100.0, 2.4)  # each look at the clock is 2.4 s after the one before
+    monkeypatch.setattr(line, "monotonic", lambda: next(now))
 
-    peer.sendall(pdu(DATA, 2, b"ab"))
-    read_pdu(node)
-    now[0] += 60.0
-    peer.sendall(pdu(DATA, 100, b"abc"))
-    node.recv(6)
-    for _ in range(2):
-        now[0] += 2.4
-        node.recv(1)
-    now[0] += 0.3
+    def drip():
+        for byte in pdu(RELEASE, 0):
+            peer.sendall(bytes([byte]))
+            time.sleep(0.02)
 
-    with pytest.raises(TimeoutError):
-        node.recv(1)
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+
+    with pytest.raises(ConnectionAbortedError, match="not whole in time"):
+        node.read_pdu(5.0)
+    dripping.join(10)
+
+    assert next(now) == pytest.approx(109.6)
 
 
-def test_wait_for_an_answer_is_whole_after_a_pdu(ends):
-    """What is left of one PDU's time does not shorten the next wait."""
+def test_peer_that_hangs_up_is_gone(ends):
+    """A connection that is closed, at a PDU's end or within it, is a lost one."""
     node, peer = ends
-    peer.sendall(pdu(DATA, 2, b"ab"))
+    peer.sendall(pdu(DATA, 10, b"half"))
+    peer.close()
 
-    read_pdu(node)
+    with pytest.raises(ConnectionResetError):
+        node.read_pdu(5.0)
+    with pytest.raises(ConnectionResetError):
+        node.read_pdu(5.0)
 
-    assert node.gettimeout() == 5.0
+
+def test_last_word_is_heard_though_bytes_are_left_unread():
+    """A peer that still sends hears why it is turned away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    node = Line(accepted, "peer", pdu_timeout_s=5.0)
+    peer.sendall(bytes(100_000))
+
+    node.send(b"last word")
+    closing = threading.Thread(target=lambda: (node.see_off(), node.close()))
+    closing.start()
+    heard = peer.recv(100)
+    peer.close()
+    closing.join(10)
+
+    assert heard == b"last word"
+    assert not closing.is_alive()
 
 
 def test_p7_dripping_peer_loses_its_place(listen):

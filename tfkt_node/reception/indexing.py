@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from time import monotonic
 
 from tfkt_node.audit.store import Store
 from tfkt_node.reception.headers import read_header
@@ -142,10 +143,17 @@ class Indexer:
 
     def _run(self) -> None:
         last_reconciled = self._clock()
+        written, busy_s = 0, 0.0
         while True:
             if batch := self._next_batch():
+                began = monotonic()
                 self._write(batch)
+                busy_s += monotonic() - began
+                written += len(batch)
                 continue
+            if written:  # for whoever wonders whether the index keeps up
+                LOGGER.info("index.caught_up arrivals=%d busy_s=%.3f", written, busy_s)
+                written, busy_s = 0, 0.0
             if self._stopping.is_set():
                 return
             now = self._clock()

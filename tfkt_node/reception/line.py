@@ -1,7 +1,7 @@
-"""A connection that takes in no more, and for no longer, than a PDU may need (P7).
+"""A connection of which whole PDUs are read: none longer, and none slower, than agreed (P7).
 
-The library believes the 32-bit length of a PDU and gathers the body in memory before anything else
-is asked, and its timeouts count from byte to byte. So the limits stand below it, on the socket.
+A length is not believed and a peer is not waited for: each PDU has a longest length and a time to
+be whole, so that what a connection costs is bounded before anything is made of what it says.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import logging
 import socket
 import struct
 from time import monotonic
+from typing import NamedTuple
 
 from tfkt_node.reception.negotiation import MAXIMUM_PDU_BYTES
 
 LOGGER = logging.getLogger(__name__)
 
-HEADER_BYTES = 6
+HEADER = struct.Struct(">BxL")
 """Type, a reserved byte, and the length of what follows: PS3.8 sections 9.3.1 to 9.3.8."""
 
 LONGEST_REQUEST_BYTES = 1_000_000
@@ -25,78 +26,125 @@ LONGEST_REQUEST_BYTES = 1_000_000
 LONGEST_DATA_BYTES = MAXIMUM_PDU_BYTES + 1024
 """What the node announces (PS3.8 annex D.1), and a little for senders that count headers too."""
 
-_ASSOCIATE_RQ, _KNOWN_TYPES = 1, range(1, 8)
+ASSOCIATE_RQ, KNOWN_TYPES = 1, range(1, 8)
+
+BUFFER_BYTES = 2 * MAXIMUM_PDU_BYTES
+"""Read at once, where a peer sends so much: PDUs are often far smaller than allowed."""
+
+FAREWELL_S = 2.0
+"""How long a peer may take to close after the last word was sent to it."""
 
 
-class Line(socket.socket):
-    """A connected socket, on which each PDU has a longest length and a time to be whole.
+class Pdu(NamedTuple):
+    """A PDU as it came. body: without the header; it is overwritten by the next read.
 
-    Reads must keep to PDUs as the library's do: first the header, then no more than its length; and
-    no body of a type that the standard does not know. A read raises ConnectionAbortedError for a
-    PDU that is too long, TimeoutError for one that is not whole pdu_timeout_s after its first byte.
+    The body of a type that the standard does not know is not read: its length may be anything.
     """
 
-    def __init__(self, fileno: int, address: str, pdu_timeout_s: float) -> None:
-        """Take over a connected socket by its descriptor. address: the peer's, for the log."""
-        super().__init__(fileno=fileno)
-        self._address = address
+    kind: int
+    body: memoryview
+
+
+class Line:
+    """One end of a connection. One thread reads; another may hang up on it."""
+
+    def __init__(self, connection: socket.socket, address: str, pdu_timeout_s: float) -> None:
+        """Take over a connected socket. address: the peer's, for the log."""
+        self.address = address
+        self._socket = connection
         self._pdu_timeout_s = pdu_timeout_s
-        self._header = bytearray()
-        self._body_left = 0
-        self._deadline = 0.0
-        self.settimeout(pdu_timeout_s)
+        self._buffer = memoryview(bytearray())  # a connection that says nothing takes no memory
+        self._start = self._end = 0
 
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Read at most bufsize bytes of the PDU under way, or of the next one."""
-        try:
-            if self._header:
-                self.settimeout(self._time_left_s())
-            received = super().recv(bufsize, flags)
-            self._follow(received)
-        except (TimeoutError, ConnectionAbortedError) as error:
-            LOGGER.warning("connection.cut address=%s why=%r", self._address, str(error))
-            raise
-        return received
+    def read_pdu(self, wait_s: float) -> Pdu | None:
+        """Read the next PDU, or return None when the peer says nothing for wait_s seconds.
 
-    def _time_left_s(self) -> float:
-        left_s = self._deadline - monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the PDU was not whole in time")
-        return left_s
-
-    def _follow(self, received: bytes) -> None:
-        """Keep count of the PDU; its header decides whether its body may come."""
-        if not self._header:
-            self._deadline = monotonic() + self._pdu_timeout_s
-        if len(self._header) < HEADER_BYTES:
-            self._header += received
-            if len(self._header) < HEADER_BYTES:
-                return
-            self._body_left = _body_length(self._header)
-        else:
-            self._body_left -= len(received)
-        if self._body_left == 0:
-            self._header.clear()
-            self.settimeout(self._pdu_timeout_s)  # which also bounds what is sent in between
-
-    def shutdown(self, how: int) -> None:
-        """Shut down, also when the peer has already reset the connection.
-
-        The library does not close a socket whose shutdown fails, so that its descriptor would stay
-        open until the garbage is collected.
+        Raises ConnectionError when the connection is gone, when a PDU is longer than allowed and
+        when it is not whole pdu_timeout_s after its first byte.
         """
+        if self._start == self._end:
+            try:
+                self._receive(wait_s)
+            except TimeoutError:
+                return None
+        try:
+            deadline = monotonic() + self._pdu_timeout_s
+            self._gather(HEADER.size, deadline)
+            kind, declared = HEADER.unpack_from(self._buffer, self._start)
+            length = _checked(kind, declared)
+            self._gather(HEADER.size + length, deadline)
+        except (TimeoutError, ConnectionAbortedError) as error:
+            LOGGER.warning("connection.cut address=%s why=%r", self.address, str(error))
+            raise ConnectionAbortedError(str(error)) from None
+        body = self._start + HEADER.size
+        self._start = body + length
+        return Pdu(kind, self._buffer[body : self._start])
+
+    def _gather(self, size: int, deadline: float) -> None:
+        """Have so many bytes in the buffer, in one piece."""
+        while self._end - self._start < size:
+            if size > len(self._buffer) - self._start:
+                self._make_room(size)
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                raise TimeoutError("the PDU was not whole in time")
+            self._receive(left_s)
+
+    def _make_room(self, size: int) -> None:
+        """Move what is there to the front of a buffer that holds a PDU of this size."""
+        there = self._buffer[self._start : self._end]
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        self._buffer[: len(there)] = there
+        self._start, self._end = 0, len(there)
+
+    def _receive(self, limit_s: float) -> None:
+        """Take in what has come, at least a byte. Raises TimeoutError, ConnectionError."""
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        if self._start == self._end:
+            self._start = self._end = 0
+        self._socket.settimeout(limit_s)
+        try:
+            received = self._socket.recv_into(self._buffer[self._end :])
+        except TimeoutError:
+            raise TimeoutError("the PDU was not whole in time") from None
+        if not received:
+            raise ConnectionResetError("the peer has hung up")
+        self._end += received
+
+    def send(self, data: bytes) -> None:
+        """Send bytes. Raises OSError when the peer is gone or does not take them in time."""
+        self._socket.settimeout(self._pdu_timeout_s)
+        self._socket.sendall(data)
+
+    def hang_up(self) -> None:
+        """End the connection at once: whoever reads or writes it finds it gone."""
+        with contextlib.suppress(OSError):  # the peer may have been first
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def see_off(self) -> None:
+        """Let the peer hear the last word: a socket closed with bytes unread takes it back."""
+        deadline = monotonic() + FAREWELL_S
         with contextlib.suppress(OSError):
-            super().shutdown(how)
+            self._socket.shutdown(socket.SHUT_WR)
+            while (left_s := deadline - monotonic()) > 0:
+                self._start = self._end = 0
+                self._receive(left_s)
+
+    def close(self) -> None:
+        """Give the socket back. By the thread that reads, last of all."""
+        self.hang_up()
+        self._socket.close()
 
 
-def _body_length(header: bytearray) -> int:
-    """Return how many bytes will be read after a header."""
-    kind, length = struct.unpack(">BxL", header)
-    if kind not in _KNOWN_TYPES:
+def _checked(kind: int, length: int) -> int:
+    """Return how many bytes are to be read after a header."""
+    if kind not in KNOWN_TYPES:
         return 0
-    longest = LONGEST_REQUEST_BYTES if kind == _ASSOCIATE_RQ else LONGEST_DATA_BYTES
+    longest = LONGEST_REQUEST_BYTES if kind == ASSOCIATE_RQ else LONGEST_DATA_BYTES
     if length > longest:
         raise ConnectionAbortedError(
             f"a PDU of type {kind} may have {longest} bytes, this one has {length} bytes"
         )
-    return int(length)
+    return length

@@ -1,0 +1,298 @@
+"""Peers that are slow, silent, many or broken take nobody else's place (P7). Real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.reception import wire
+from tests.reception.conftest import Listening
+from tests.reception.wire import Peer
+from tfkt_node.reception import places
+from tfkt_node.reception.incoming import Incoming
+from tfkt_node.reception.indexing import AssociationEnded
+from tfkt_node.records import AssociationEnd
+
+pytestmark = pytest.mark.station
+
+
+def assert_served(listening: Listening) -> None:
+    """A healthy sender gets in and gets its answer."""
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(wire.store_pdus("1.2.3.4", b"whatever"))
+        assert peer.status() == 0x0000
+        peer.send(wire.RELEASE_RQ)
+        assert peer.receive()[0] == wire.RELEASE_RP
+
+
+@contextlib.contextmanager
+def many(port: int, count: int) -> Iterator[list[Peer]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Peer(port)) for _ in range(count)]
+
+
+def test_p7_silent_connections_take_no_place(listen):
+    """P7: connections that ask for nothing do not count, and beyond a number the oldest goes."""
+    listening = listen(maximum_associations=2)
+
+    with many(listening.port, places.WAITING + 20) as silent:
+        assert [peer.receive() for peer in silent[:10]] == [(0, b"")] * 10
+        assert_served(listening)
+        assert_served(listening)
+        conversations = [t for t in threading.enumerate() if t.name == "conversation"]
+
+    assert len(conversations) <= places.WAITING + 10
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="idle"),
+        pytest.param(wire.echo_pdu()[:20], id="within a PDU"),
+        pytest.param(wire.data_pdu(wire.pdv(wire.CT, 1, b"\0")), id="within a command set"),
+        pytest.param(wire.store_pdus("1.2", bytes(9000), piece=8000)[:8500], id="within a message"),
+    ],
+)
+def test_p7_parked_association_gives_way(listen, monkeypatch, caplog, said):
+    """P7: where all places are taken, one that has been idle makes room for a newcomer."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(places, "PARKED_S", 0.0)
+    listening = listen(maximum_associations=1)
+
+    with Peer(listening.port) as parked:
+        assert parked.associate() == wire.ASSOCIATE_AC
+        parked.send(said)
+        assert_served(listening)
+        last_word = parked.receive()[0]
+    ended = listening.wait_for(AssociationEnded, 2)
+
+    assert last_word == wire.ABORT
+    assert sorted(end.how for end in ended) == [AssociationEnd.ABORTED, AssociationEnd.RELEASED]
+    assert "all places were taken" in caplog.text
+    assert list(listening.spool.incoming.iterdir()) == []
+
+
+def test_p7_association_at_work_keeps_its_place(listen):
+    """P7: without a parked association a newcomer is told to try later, and nobody is cut off."""
+    listening = listen(maximum_associations=1)
+
+    with Peer(listening.port) as working, Peer(listening.port) as late:
+        assert working.associate() == wire.ASSOCIATE_AC
+        late.send(wire.request_pdu())
+        kind, body = late.receive()
+        working.send(wire.echo_pdu())
+        assert working.status() == 0x0000
+
+    assert (kind, body) == (wire.ASSOCIATE_RJ, b"\0\2\3\2")
+
+
+def test_place_is_free_again_at_once(listen):
+    """A place is given back with the release, not when the peer closes its connection."""
+    listening = listen(maximum_associations=1)
+
+    with Peer(listening.port) as first, Peer(listening.port) as second:
+        assert first.associate() == wire.ASSOCIATE_AC
+        first.send(wire.RELEASE_RQ)
+        assert first.receive()[0] == wire.RELEASE_RP
+        assert second.associate() == wire.ASSOCIATE_AC
+
+
+def test_p7_what_is_sent_ahead_waits_on_the_line(listen, monkeypatch):
+    """P7: C-STOREs sent without waiting for answers are served in order, in bounded memory."""
+    may_keep = threading.Event()
+    keep = Incoming.keep
+    monkeypatch.setattr(Incoming, "keep", lambda *its: may_keep.wait(30) and keep(*its))
+    listening = listen()
+    data = bytes(500_000)
+    stores = [wire.store_pdus(f"1.2.{number}", data, number) for number in range(60)]
+    with Peer(listening.port) as eager:
+        assert eager.associate() == wire.ASSOCIATE_AC
+        eager.socket.settimeout(1.0)
+        sent = b"".join(stores)
+        taken = 0
+        with contextlib.suppress(TimeoutError):
+            while taken < len(sent):
+                taken += eager.socket.send(sent[taken : taken + 1_000_000])
+        may_keep.set()
+        eager.socket.settimeout(30)
+        rest = threading.Thread(target=eager.send, args=(sent[taken:],))
+        rest.start()
+        statuses = [eager.status() for _ in stores]
+        rest.join(30)
+
+    assert taken < 20_000_000
+    assert statuses == [0x0000] * len(stores)
+    kept = [stored.sop_instance_uid for stored in listening.stored]
+    assert kept == [f"1.2.{number}" for number in range(len(stores))]
+
+
+def test_p7_peer_that_hears_nothing_is_cut(listen):
+    """P7: a peer that sends and never reads an answer does not hold its thread for ever."""
+    listening = listen(socket_timeout_s=0.5)
+
+    with Peer(listening.port) as deaf:
+        assert deaf.associate() == wire.ASSOCIATE_AC
+        with contextlib.suppress(ConnectionError):
+            while True:
+                deaf.send(wire.echo_pdu() * 1000)
+    (ended,) = listening.wait_for(AssociationEnded)
+
+    assert ended.how is AssociationEnd.LOST
+
+
+def test_p7_tls_client_takes_no_place(listen):
+    """P7: a peer that speaks TLS to the plain port is told at once, and one that hangs waits alone.
+
+    The node offers no TLS of its own.
+    """
+    listening = listen(maximum_associations=1)
+    context = ssl.create_default_context()
+
+    with socket.create_connection(("127.0.0.1", listening.port), timeout=10) as hanging:
+        hanging.sendall(b"\x16")
+        with (
+            socket.create_connection(("127.0.0.1", listening.port), timeout=10) as plain,
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            context.wrap_socket(plain, server_hostname="node")
+        assert_served(listening)
+
+
+def test_idle_association_is_aborted(listen, caplog):
+    """An association that stays idle for network_timeout_s is aborted, and the log says so."""
+    listening = listen(network_timeout_s=0.2)
+
+    with Peer(listening.port) as idle:
+        assert idle.associate() == wire.ASSOCIATE_AC
+        last_word = idle.receive()[0]
+    (ended,) = listening.wait_for(AssociationEnded)
+
+    assert last_word == wire.ABORT
+    assert ended.how is AssociationEnd.ABORTED
+    assert "why='idle for too long'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param(wire.request_pdu(), id="second request"),
+        pytest.param(struct.pack(">BxL", 9, 4) + b"what", id="unknown PDU"),
+        pytest.param(wire.data_pdu(b"\0\0\0\x09\x01\x03"), id="fragment cut off"),
+        pytest.param(wire.data_pdu(wire.pdv(wire.CT, 2, b"data")), id="data without a command"),
+        pytest.param(wire.data_pdu(wire.pdv(77, 3, wire.command(0x30))), id="unknown context"),
+        pytest.param(wire.data_pdu(wire.pdv(wire.CT, 3, b"")), id="empty command"),
+        pytest.param(wire.data_pdu(wire.pdv(wire.CT, 1, bytes(1000))) * 100, id="endless command"),
+        pytest.param(wire.data_pdu(wire.pdv(wire.CT, 3, wire.command(0x8001))), id="response"),
+        pytest.param(
+            wire.data_pdu(wire.pdv(wire.CT, 3, wire.command(1, "1.2", data_set=True)))
+            + wire.echo_pdu(),
+            id="command within a data set",
+        ),
+    ],
+)
+def test_nonsense_is_aborted_and_leaves_nothing(listen, nonsense):
+    """A peer that breaks the protocol is aborted with a reason, and nothing of it stays."""
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        with contextlib.suppress(ConnectionError):
+            peer.send(nonsense)
+        kind, body = peer.receive()
+    (ended,) = listening.wait_for(AssociationEnded)
+
+    assert kind == wire.ABORT
+    assert body[2] == 2
+    assert body[3] in (1, 2, 6)
+    assert ended.how is AssociationEnd.ABORTED
+    assert list(listening.spool.incoming.iterdir()) == []
+    assert listening.stored == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (wire.command(0x20), 0x0211),
+        (wire.command(1, "1.2"), 0xC000),
+        (wire.command(0x20, data_set=True), 0x0211),
+        (wire.command(1, "1.2/../x", data_set=True), 0xC000),
+        (wire.command(1, "", data_set=True), 0xA900),
+    ],
+    ids=["C-FIND", "no data set", "C-FIND with data", "path for a UID", "class of another context"],
+)
+def test_request_that_is_not_provided_is_answered(listen, asked, status):
+    """What the node does not do is said with a status, and the association goes on."""
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, asked)))
+        if struct.pack("<HHLH", 0, 0x0800, 2, 1) in asked:
+            peer.send(wire.data_pdu(wire.pdv(wire.CT, 0, b"da"), wire.pdv(wire.CT, 2, b"ta")))
+        answered = peer.status()
+        peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, wire.command(0x0FFF))))
+        peer.send(wire.echo_pdu())
+        echoed = peer.status()
+
+    assert answered == status
+    assert echoed == 0x0000
+    assert list(listening.spool.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer"),
+    [
+        (lambda pdu: pdu[:6] + b"\0\2" + pdu[8:], b"\0\1\2\2"),
+        (lambda pdu: pdu.replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2"), b"\0\1\1\2"),
+    ],
+    ids=["version", "application"],
+)
+def test_request_of_another_protocol_is_rejected(listen, edit, answer):
+    """A protocol version or application context that is not DICOM's is rejected as such."""
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        peer.send(edit(wire.request_pdu()))
+        received = peer.receive()
+
+    assert received == (wire.ASSOCIATE_RJ, answer)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, as in a running node
+def test_p7_broken_bytes_neither_crash_nor_hang(listen, caplog):
+    """P7, P10: whatever a peer's bytes are, its connection ends, the log is quiet, others go on."""
+    listening = listen(socket_timeout_s=0.3, network_timeout_s=0.3)
+    exchange = (
+        wire.request_pdu()
+        + wire.store_pdus("1.2.3", bytes(3000), piece=1000)
+        + wire.echo_pdu()
+        + wire.RELEASE_RQ
+    )
+    rng = random.Random(20260101)
+    for _ in range(60):
+        broken = bytearray(exchange)
+        for _ in range(rng.choice((1, 1, 3, 30))):
+            at = rng.choice((rng.randrange(len(broken)), rng.randrange(300)))
+            broken[at] = rng.randrange(256)
+        del broken[rng.randrange(1, len(broken)) :]
+        with Peer(listening.port) as peer:
+            with contextlib.suppress(ConnectionError):
+                peer.send(bytes(broken))
+            while peer.receive()[0]:
+                pass
+
+    assert_served(listening)
+    # What libraries say of it is cut from the node's log, see tfkt_node.logs.
+    ours = [record for record in caplog.records if record.name.startswith("tfkt_node")]
+    assert not [record for record in ours if record.exc_info or "failed" in record.message]
+    assert list(listening.spool.incoming.iterdir()) == []

@@ -1,0 +1,230 @@
+"""One connection, from its first byte to its end, in a thread of its own.
+
+The thread reads, stores and answers, one thing after the other: what a sender sends ahead waits in
+its connection and not in memory. It never touches the database (P7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+from pynetdicom import AE
+
+from tfkt_node.reception import upper_layer
+from tfkt_node.reception.door import Door, Rejection
+from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
+from tfkt_node.reception.instances import Spool
+from tfkt_node.reception.line import ASSOCIATE_RQ, KNOWN_TYPES, Line
+from tfkt_node.reception.messages import Malformed, fragments
+from tfkt_node.reception.places import Places
+from tfkt_node.reception.services import Services, Store
+from tfkt_node.records import AssociationEnd
+from tfkt_node.settings import Reception
+
+LOGGER = logging.getLogger(__name__)
+
+NO_PLACE = Rejection(2, 3, 2, "as many associations are open as reception.maximum_associations")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the conversations of a reception share."""
+
+    settings: Reception
+    ae: AE
+    door: Door
+    spool: Spool
+    places: Places
+    offer: Callable[[Arrival], None]
+    clock: Callable[[], datetime]
+
+
+class Conversation:
+    """A peer's connection, and its association if it comes to one."""
+
+    def __init__(self, line: Line, means: Means) -> None:
+        self.idle_since: float | None = None
+        self._line = line
+        self._means = means
+        self._waited_s = 0.0  # for what the peer sends
+        self._association_id = uuid.uuid4().hex
+        self._calling_ae = ""
+        self._asked_to_leave = ""
+        self._said_last_word = False
+
+    def run(self) -> None:
+        """Talk until either side has had enough."""
+        try:
+            if self._comes_from_a_sender() and (terms := self._greet()):
+                self._be_open(terms)
+        except OSError:
+            pass  # gone without an association: a probe
+        except Exception as error:  # noqa: BLE001 - values must not reach a log
+            LOGGER.error("connection.failed error=%s", type(error).__name__)
+        finally:
+            if self._said_last_word:
+                self._line.see_off()
+            self._line.close()
+            self._means.places.leave(self)
+
+    def ask_to_leave(self, why: str) -> None:
+        """End the conversation soon. Any thread may ask."""
+        self._asked_to_leave = why
+        if self.idle_since is not None:  # else an answer may be under way
+            with contextlib.suppress(OSError):
+                self._line.send(upper_layer.abort_pdu(upper_layer.BY_PROVIDER))
+        self._line.hang_up()
+
+    # ------------------------------------------------------------------ before the association
+
+    def _comes_from_a_sender(self) -> bool:
+        """Look at the address before anything is read. May take long: names are looked up."""
+        try:
+            if self._means.door.knows(self._line.address):
+                return True
+            why = "no sender calls from there"
+        except Exception as error:  # noqa: BLE001 - a fault must not let anybody in
+            why = f"the check failed with {type(error).__name__}"
+        LOGGER.info("connection.refused address=%s why=%r", self._line.address, why)
+        return False
+
+    def _greet(self) -> upper_layer.Terms | None:
+        """Take the request for an association, and answer it unless the answer is yes."""
+        pdu = self._line.read_pdu(self._means.settings.socket_timeout_s)
+        if pdu is None:
+            return None
+        if pdu.kind != ASSOCIATE_RQ:
+            self._abort(f"a PDU of type {pdu.kind} before an association", _unexpected(pdu.kind))
+            return None
+        try:
+            request = upper_layer.decode_request(pdu.body)
+            terms = upper_layer.agree(request, self._means.ae)
+        except ValueError as error:
+            self._abort(str(error), upper_layer.INVALID_PARAMETER)
+            return None
+        self._calling_ae = request.calling_ae
+        rejection = request.unsupported or self._turned_away(request)
+        if rejection is None and not self._means.places.seat(self):
+            rejection = NO_PLACE
+        if rejection is None:
+            return terms
+        LOGGER.warning(
+            "association.rejected calling=%r called=%r address=%s why=%r",
+            request.calling_ae,
+            request.called_ae,
+            self._line.address,
+            rejection.why,
+        )
+        self._say_last(upper_layer.rejection_pdu(rejection))
+        return None
+
+    def _turned_away(self, request: upper_layer.Request) -> Rejection | None:
+        try:
+            return self._means.door.rejection(
+                request.calling_ae, request.called_ae, self._line.address
+            )
+        except Exception as error:  # noqa: BLE001 - a fault must not let anybody in
+            return Rejection(2, 1, 1, f"the check failed with {type(error).__name__}")
+
+    # ------------------------------------------------------------------ the association
+
+    def _be_open(self, terms: upper_layer.Terms) -> None:
+        """Serve the association, and tell of its beginning and its end."""
+        means = self._means
+        services = Services(
+            terms,
+            # Twice the largest instance, so that one that is merely too large gets its 0xA700.
+            Store(
+                means.spool,
+                2_000_000 * means.settings.maximum_instance_mb,
+                means.offer,
+                means.clock,
+            ),
+            self._line.send,
+            calling_ae=self._calling_ae,
+            association_id=self._association_id,
+        )
+        means.offer(
+            AssociationOpened(
+                association_id=self._association_id,
+                calling_ae=self._calling_ae,
+                called_ae=means.settings.ae_title,
+                address=self._line.address,
+                at=means.clock(),
+            )
+        )
+        how = AssociationEnd.ABORTED
+        try:
+            self._line.send(terms.acceptance)
+            how = self._serve(services)
+        except Malformed as error:
+            self._abort(str(error), upper_layer.INVALID_PARAMETER)
+        except OSError:
+            if not self._asked_to_leave:
+                how = AssociationEnd.LOST
+        finally:
+            services.discard()
+            means.offer(AssociationEnded(self._association_id, how, means.clock()))
+            LOGGER.info(
+                "association.ended calling=%r address=%s how=%s stored=%d duplicates=%d "
+                "refused=%d waited_s=%.3f write_s=%.3f sync_s=%.3f why=%r",
+                self._calling_ae,
+                self._line.address,
+                how.value,
+                services.stored,
+                services.duplicates,
+                services.refused,
+                self._waited_s,
+                services.write_s,
+                services.sync_s,
+                self._asked_to_leave,
+            )
+
+    def _serve(self, services: Services) -> AssociationEnd:
+        """Take PDUs until the association ends; return how. Raises Malformed, OSError."""
+        while True:
+            self.idle_since = began = monotonic()
+            pdu = self._line.read_pdu(self._means.settings.network_timeout_s)
+            self.idle_since = None
+            self._waited_s += monotonic() - began
+            if pdu is None:
+                self._abort("idle for too long")
+                return AssociationEnd.ABORTED
+            if pdu.kind == upper_layer.P_DATA:
+                for fragment in fragments(pdu.body):
+                    services.take(fragment)
+            elif pdu.kind == upper_layer.RELEASE_RQ:
+                self._say_last(upper_layer.RELEASE_RP)
+                return AssociationEnd.RELEASED
+            else:
+                if pdu.kind != upper_layer.ABORT:
+                    self._abort(f"an unexpected PDU of type {pdu.kind}", _unexpected(pdu.kind))
+                return AssociationEnd.ABORTED
+
+    def _abort(self, why: str, reason: int | None = None) -> None:
+        """Say that and why it ends. reason: PS3.8 table 9-26; None: no fault of the peer's."""
+        LOGGER.warning(
+            "association.aborted calling=%r address=%s why=%r",
+            self._calling_ae,
+            self._line.address,
+            why,
+        )
+        by = upper_layer.BY_USER if reason is None else upper_layer.BY_PROVIDER
+        self._say_last(upper_layer.abort_pdu(by, reason or 0))
+
+    def _say_last(self, word: bytes) -> None:
+        self._means.places.unseat(self)  # first: who hears it may call again at once
+        with contextlib.suppress(OSError):
+            self._line.send(word)
+            self._said_last_word = True
+
+
+def _unexpected(kind: int) -> int:
+    known = kind in KNOWN_TYPES
+    return upper_layer.UNEXPECTED_PDU if known else upper_layer.UNRECOGNISED_PDU
