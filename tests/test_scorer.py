@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tfkt_node.records import CT_IMAGE, InstanceRef, Outcome, Reason
+from tfkt_node.records import CT_IMAGE, InstanceRef, InstanceState, Outcome, Reason
 from tfkt_node.scorer import Scorer, ScorerUnavailable, ScoringFailed
 from tfkt_node.settings import Scoring, Settings
 
@@ -96,3 +98,56 @@ def test_model_that_cannot_be_loaded_is_no_fault_of_the_revision(tmp_path: Path)
 
     with Scorer(settings) as scorer, pytest.raises(ScorerUnavailable, match=r"scoring\.bundle"):
         scorer.submit((), b"")
+
+
+# --------------------------------------------------------------------------- a poisoned instance
+
+
+@pytest.fixture
+def poison(tmp_path: Path, instances: tuple[InstanceRef, ...]) -> Callable[[str], InstanceRef]:
+    """An instance whose reading ends or holds the child: its file is a pipe that nobody feeds."""
+
+    def make(name: str) -> InstanceRef:
+        path = tmp_path / name
+        os.mkfifo(path)
+        return replace(instances[0], path=path, digest=name, sop_uid="1.3")
+
+    return make
+
+
+def test_instance_that_hangs_costs_itself_only(
+    instances: tuple[InstanceRef, ...], poison: Callable[[str], InstanceRef]
+) -> None:
+    """P4: it is left out after its second time, the rest is scored, and later ones do not wait."""
+    settings = Settings(scoring=Scoring(read_time_limit_s=5.0, streams=1))
+    series = (*instances[:8], poison("hangs"))
+
+    with Scorer(settings) as scorer:
+        found = scorer.submit(series, b"")
+        child = multiprocessing.active_children()
+        again = scorer.submit(series, b"")
+        assert child == multiprocessing.active_children()  # nothing had to be ended again
+
+    states = {one.digest: (one.state, one.reason) for one in found.instances}
+    assert states.pop("hangs") == (InstanceState.NOT_ASSESSED, Reason.UNDECODABLE)
+    assert set(states.values()) == {(InstanceState.SCORED, None)}
+    assert (found.outcome, again.outcome) == (Outcome.ASSESSED, Outcome.ASSESSED)
+
+
+def test_instance_that_ends_the_child_costs_itself_only(
+    instances: tuple[InstanceRef, ...], poison: Callable[[str], InstanceRef]
+) -> None:
+    """P4: whatever kills the process while one file is read, the series has its outcome."""
+    settings = Settings(scoring=Scoring(streams=1))
+
+    with Scorer(settings) as scorer:
+
+        def kill_at_the_pipe() -> None:
+            if scorer._in_hand.digest == "kills":
+                kill_the_child()
+
+        found = scorer.submit((*instances[:8], poison("kills")), b"", kill_at_the_pipe)
+
+    states = {one.digest: one.reason for one in found.instances}
+    assert states.pop("kills") is Reason.UNDECODABLE
+    assert set(states.values()) == {None}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -38,9 +39,9 @@ from tfkt_node.records import (
     Stack,
     StackSummary,
 )
-from tfkt_node.settings import Settings
+from tfkt_node.settings import Limits, Settings
 from tfkt_node.slices import attributes as dicom
-from tfkt_node.slices import decoding, geometry
+from tfkt_node.slices import decoding, geometry, stacking
 from tfkt_node.verdict import criteria as criteria_of
 from tfkt_node.verdict import populations, statistics
 
@@ -75,16 +76,30 @@ class Assessor:
             bundle.name, bundle.version, bundle.digest, engine.name, engine.precision
         )
 
-    def assess(self, instances: Sequence[InstanceRef], attributes: bytes) -> Assessment:
+    def assess(
+        self,
+        instances: Sequence[InstanceRef],
+        attributes: bytes,
+        *,
+        poisoned: Collection[str] = (),
+        looking_at: Callable[[str], None] = lambda _: None,
+    ) -> Assessment:
         """Assess one revision: ASSESSED with a verdict, or NOT_ASSESSED with a reason.
 
         instances: the revision's frozen list. attributes: as in InstanceHeader; the age comes from
-        there. Scores and verdict do not depend on the order of the list.
+        there. poisoned: digests of instances that are not to be opened, since they ended the
+        process before. looking_at: told the digest of each instance before something is read of
+        it, and '' after. Scores and verdict do not depend on the order of the list.
         """
         criteria, age_known = _criteria(self._settings, attributes)
         found = _Findings()
-        stacks = geometry.stacks(_described(instances, found))
-        summaries = tuple(self._sum_up(stack, criteria, found) for stack in stacks)
+        for digest in poisoned:
+            found.set_aside[digest] = SetAside(
+                Reason.UNDECODABLE, "reading it ended the scoring process twice"
+            )
+        reader = _Reader(self._settings.limits, looking_at)
+        stacks = stacking.stacks(_described(instances, found, reader))
+        summaries = tuple(self._sum_up(stack, criteria, found, reader) for stack in stacks)
         outcomes = tuple(found.outcome(ref) for ref in instances)
         decision = criteria_of.decide(
             summaries,
@@ -120,10 +135,12 @@ class Assessor:
             bundle=self._bundle,
         )
 
-    def _sum_up(self, stack: Stack, criteria: CriteriaInForce, found: _Findings) -> StackSummary:
+    def _sum_up(
+        self, stack: Stack, criteria: CriteriaInForce, found: _Findings, reader: _Reader
+    ) -> StackSummary:
         scores: list[SliceScore] = []
         measured: list[physics.Measures] = []
-        looked_at = _looked_at(stack.slices, found)
+        looked_at = _looked_at(stack.slices, found, reader)
         while chunk := list(islice(looked_at, CHUNK)):
             inside = [one for one in chunk if one.hu is not None]
             grids = [fit_to_grid(one.hu) for one in inside if one.hu is not None]
@@ -244,55 +261,78 @@ class _Findings:
         return InstanceOutcome(ref.digest, InstanceState.NOT_ASSESSED, reason, detail)
 
 
-def _described(instances: Iterable[InstanceRef], found: _Findings) -> list[SliceGeometry]:
+class _Reader:
+    """Opens instances one at a time, and says which: the caller may have to know who did it."""
+
+    def __init__(self, limits: Limits, looking_at: Callable[[str], None]) -> None:
+        self.limits = limits
+        self._looking_at = looking_at
+        self._path: Path | None = None
+        self._ds = Dataset()
+
+    @contextmanager
+    def at(self, ref: InstanceRef) -> Iterator[None]:
+        """Name the instance for as long as its content is being looked at."""
+        self._looking_at(ref.digest)
+        yield
+        self._looking_at("")  # not after an exception: then the caller wants to know
+
+    def header(self, ref: InstanceRef) -> Dataset:
+        return decoding.read_dataset(ref.path, limits=self.limits)
+
+    def hu(self, where: SliceGeometry) -> FloatArray:
+        """Decode a slice. The last object stays open: its frames come one after the other."""
+        path = where.instance.path
+        if path != self._path:
+            self._path, self._ds = None, Dataset()  # before the next one is read: one at a time
+            self._ds = decoding.read_dataset(path, pixels=True, limits=self.limits)
+            self._path = path
+        return decoding.decode_hu(self._ds, where.frame, self.limits)
+
+
+def _described(
+    instances: Iterable[InstanceRef], found: _Findings, reader: _Reader
+) -> list[SliceGeometry]:
     """Read all headers; what cannot be read or placed is kept in the findings."""
     slices: list[SliceGeometry] = []
     for ref in instances:
-        try:
-            if ref.sop_class_uid not in CT_CLASSES:
-                raise SetAside(Reason.NOT_CT)
-            slices.extend(geometry.slices_of(ref, decoding.read_dataset(ref.path)))
-        except SetAside as error:
-            found.set_aside[ref.digest] = error
+        if ref.digest in found.set_aside:
+            continue
+        with reader.at(ref):
+            try:
+                if ref.sop_class_uid not in CT_CLASSES:
+                    raise SetAside(Reason.NOT_CT)
+                slices.extend(geometry.slices_of(ref, reader.header(ref), reader.limits))
+            except SetAside as error:
+                found.set_aside[ref.digest] = error
     return slices
 
 
-def _looked_at(slices: Iterable[SliceGeometry], found: _Findings) -> Iterator[_Look]:
+def _looked_at(
+    slices: Iterable[SliceGeometry], found: _Findings, reader: _Reader
+) -> Iterator[_Look]:
     """Decode and judge slices one by one; only in-scope ones carry pixels."""
-    opened = _LastOpened()
     for where in slices:
         reason = scope.header_reason(where)
         if reason is not None:
             yield _Look(where, None, reason)
             continue
-        try:
-            hu = decoding.decode_hu(opened.dataset(where.instance.path), where.frame)
-        except SetAside as error:
-            found.set_aside.setdefault(where.instance.digest, error)
-            yield _Look(where, None, error.reason)
-            continue
-        body = scope.find_body(hu)
-        reason = scope.pixel_reason(body, where.pixel_spacing_mm, where.body_part)
-        if reason is not None:
-            yield _Look(where, None, reason, body.outline)
-        else:
-            measures = physics.measure(hu, body, where)
-            yield _Look(where, hu, None, body.outline, measures)
+        with reader.at(where.instance):
+            look = _look(where, found, reader)
+        yield look
 
 
-class _LastOpened:
-    """Keeps the last data set open: the frames of one object come one after the other."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._ds = Dataset()
-
-    def dataset(self, path: Path) -> Dataset:
-        if path != self._path:
-            self._path = None
-            self._ds = decoding.read_dataset(path, pixels=True)
-            self._path = path
-        return self._ds
+def _look(where: SliceGeometry, found: _Findings, reader: _Reader) -> _Look:
+    try:
+        hu = reader.hu(where)
+    except SetAside as error:
+        found.set_aside.setdefault(where.instance.digest, error)
+        return _Look(where, None, error.reason)
+    body = scope.find_body(hu)
+    reason = scope.pixel_reason(body, where.pixel_spacing_mm, where.body_part)
+    if reason is not None:
+        return _Look(where, None, reason, body.outline)
+    return _Look(where, hu, None, body.outline, physics.measure(hu, body, where))
 
 
 # --------------------------------------------------------------------------- the revision

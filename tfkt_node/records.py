@@ -110,6 +110,7 @@ class Reason(StrEnum):
     SCORER_TIMEOUT = "SCORER_TIMEOUT", "Scoring ran past its time limit each time."
     SCORER_ERROR = "SCORER_ERROR", "Scoring met an error of the node each time."
     SUPERSEDED = "SUPERSEDED", "Another version of the same instance was received later."
+    IDENTITY = "IDENTITY", "The data set names another instance than the one it was sent as."
     FILE_MISSING = "FILE_MISSING", "The stored file of an instance is gone from the spool."
 
 
@@ -295,8 +296,9 @@ class SliceGeometry:
 class Stack:
     """Slices of one revision with one orientation, acquisition, kernel and matrix, in order.
 
-    gaps: places where a slice seems to be missing. repeated: positions held more than once.
-    spacing_mm: median distance of neighbours; None for fewer than two positions.
+    gaps: places where a slice seems to be missing. repeated: slices at positions that another slice
+    holds, unless all positions are held equally often, as in the phases of a 4D series. acquisition:
+    its number; "1-24" where a table moved on after each of 24 rotations. spacing_mm: median distance of neighbours; None for fewer than two positions.
     """
 
     acquisition: str | None

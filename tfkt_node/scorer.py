@@ -1,8 +1,9 @@
 """The supervised child process around `assess`: time and memory limits, and a new child in need.
 
 Guarantees that a crash or a hang while decoding or scoring costs one attempt at one revision,
-never the node (promises P4, P6 and P7). It keeps no state of its own: who retries, and how often,
-is decided by the caller from the rows of the audit store.
+never the node (promises P4, P6 and P7), and that an instance which ends the child each time it is
+read costs itself only. Who retries a revision, and how often, is decided by the caller from the
+rows of the audit store.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import resource
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tfkt_node import logs
 from tfkt_node.records import (
@@ -31,12 +35,22 @@ from tfkt_node.records import (
 )
 from tfkt_node.settings import Settings
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tfkt_node.assess import Assessor
 
-Assess = Callable[[Sequence[InstanceRef], bytes], Assessment]
+log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 """How often a waiting caller gets a turn, to renew its lease or to stop."""
+
+SURE_AFTER = 2
+"""Ends of the child in the hands of one instance before it is blamed: the first may have had
+another cause, such as a machine without memory."""
+
+MOST_POISONED = 8
+"""Instances of one revision that are left out for it; more are a fault of the node's own."""
+
+DIGEST_BYTES = 64
 
 
 class ScoringFailed(Retriable):
@@ -67,6 +81,8 @@ class Scorer:
         self._context = multiprocessing.get_context("spawn")
         self._child: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._in_hand = _InHand(self._context)
+        self._ends_of: Counter[str] = Counter()
 
     def __enter__(self) -> Scorer:
         return self
@@ -89,20 +105,57 @@ class Scorer:
 
         attributes: see InstanceHeader. while_waiting is called a few times a second; an exception
         from it ends the attempt and the child.
-        Raises ScoringFailed when the child crashed, ran past the limit or reported an error, and
-        ScorerUnavailable when it cannot work at all.
+        Raises ScoringFailed when the child crashed, ran past a limit or reported an error that no
+        single instance is to blame for, and ScorerUnavailable when it cannot work at all.
         """
+        for _ in range(SURE_AFTER * MOST_POISONED):
+            poisoned = self._poisoned(instances)
+            try:
+                return self._attempt(instances, attributes, poisoned, while_waiting)
+            except ScoringFailed as failure:
+                in_hand = self._in_hand.digest
+                if in_hand not in {ref.digest for ref in instances}:
+                    raise
+                self._kill()
+                self._ends_of[in_hand] += 1
+                log.warning(
+                    'instance.ended_scorer digest=%s times=%d reason=%s why="%s"',
+                    in_hand, self._ends_of[in_hand], failure.reason, failure.detail,
+                )  # fmt: skip
+                last = failure
+        raise last
+
+    def _poisoned(self, instances: Sequence[InstanceRef]) -> frozenset[str]:
+        counted = ((ref.digest, self._ends_of[ref.digest]) for ref in instances)
+        return frozenset(digest for digest, ends in counted if ends >= SURE_AFTER)
+
+    def _attempt(
+        self,
+        instances: Sequence[InstanceRef],
+        attributes: bytes,
+        poisoned: frozenset[str],
+        while_waiting: Callable[[], None],
+    ) -> Assessment:
         self._start()
         assert self._pipe is not None
-        deadline = time.monotonic() + self._settings.scoring.time_limit_s
+        self._in_hand.clear()
+        scoring = self._settings.scoring
+        deadline = time.monotonic() + scoring.time_limit_s
+        hang = _Hang(self._in_hand, scoring.read_time_limit_s)
         try:
-            self._pipe.send((tuple(instances), attributes))
+            self._pipe.send((tuple(instances), attributes, poisoned))
             while not self._pipe.poll(POLL_S):
                 while_waiting()
                 if time.monotonic() > deadline:
-                    limit = self._settings.scoring.time_limit_s
+                    self._in_hand.clear()  # the revision is too long, which no instance is
                     raise ScoringFailed(
-                        Reason.SCORER_TIMEOUT, f"scoring.time_limit_s is {limit:g} s."
+                        Reason.SCORER_TIMEOUT,
+                        f"scoring.time_limit_s is {scoring.time_limit_s:g} s.",
+                    )
+                if hang.lasts():
+                    raise ScoringFailed(
+                        Reason.SCORER_TIMEOUT,
+                        f"scoring.read_time_limit_s is {scoring.read_time_limit_s:g} s.",
                     )
             answer: Assessment | NodeError = self._pipe.recv()
         except (EOFError, OSError) as error:
@@ -125,7 +178,10 @@ class Scorer:
         self.close()
         ours, theirs = self._context.Pipe()
         child = self._context.Process(
-            target=_run_child, args=(theirs, self._settings), name="tfkt-node-scorer", daemon=True
+            target=_run_child,
+            args=(theirs, self._settings, self._in_hand),
+            name="tfkt-node-scorer",
+            daemon=True,
         )
         try:
             child.start()
@@ -163,23 +219,70 @@ class Scorer:
             self._child = None
 
 
-def _run_child(pipe: Connection, settings: Settings) -> None:
+class _InHand:
+    """Which instance the child is reading, in memory that both processes see.
+
+    Written without a lock: it is only trusted once the child has ended or hangs.
+    """
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._digest = context.RawArray("c", DIGEST_BYTES + 1)
+        self._looks = context.RawValue("Q", 0)
+
+    @property
+    def digest(self) -> str:
+        """Its digest; '' while none is being read."""
+        return bytes(self._digest.value).decode("ascii")
+
+    @property
+    def looks(self) -> int:
+        """How many times the child began or ended to read something."""
+        return int(self._looks.value)
+
+    def clear(self) -> None:
+        self("")
+
+    def __call__(self, digest: str) -> None:
+        """Say which is in hand now."""
+        self._digest.value = digest.encode("ascii", "replace")[:DIGEST_BYTES]
+        self._looks.value += 1
+
+
+class _Hang:
+    """Tells when the child has been reading the same thing for too long."""
+
+    def __init__(self, in_hand: _InHand, limit_s: float) -> None:
+        self._in_hand = in_hand
+        self._limit_s = limit_s
+        self._looks = -1
+        self._since = 0.0
+
+    def lasts(self) -> bool:
+        if self._in_hand.looks != self._looks:
+            self._looks, self._since = self._in_hand.looks, time.monotonic()
+        is_reading = self._in_hand.digest != ""
+        return is_reading and time.monotonic() - self._since > self._limit_s
+
+
+def _run_child(pipe: Connection, settings: Settings, in_hand: _InHand) -> None:
     """Load the model once, then answer requests until the parent is gone."""
     logs.configure(settings.logging)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to us as well
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit = settings.scoring.memory_limit_mb * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    assess: Assess | None = None
+    assessor: Assessor | None = None
     while True:
         try:
-            instances, attributes = pipe.recv()
+            instances, attributes, poisoned = pipe.recv()
         except EOFError:
             return
         try:
-            if assess is None:
-                assess = _load(settings)
-            answer: Assessment | NodeError = assess(instances, attributes)
+            if assessor is None:
+                assessor = _load(settings)
+            answer: Assessment | NodeError = assessor.assess(
+                instances, attributes, poisoned=poisoned, looking_at=in_hand
+            )
         except ScorerUnavailable as error:
             answer = error
         except MemoryError:
@@ -209,7 +312,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _load(settings: Settings) -> Assess:
+def _load(settings: Settings) -> Assessor:
     """Load the model. Raises ScorerUnavailable, with the cure, when it cannot be."""
     from tfkt_node.assess import Assessor
     from tfkt_node.iqa.bundle import load
@@ -223,4 +326,4 @@ def _load(settings: Settings) -> Assess:
         raise ScorerUnavailable(f"{error}; {error.cure}") from error
     except Misconfigured as error:
         raise ScorerUnavailable(str(error)) from error
-    return Assessor(settings, bundle, engine).assess
+    return Assessor(settings, bundle, engine)

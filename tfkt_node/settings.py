@@ -107,6 +107,9 @@ class Scoring(Group):
     time_limit_s: float = Field(
         900.0, gt=0, description="seconds one attempt at a revision may take"
     )
+    read_time_limit_s: float = Field(
+        120.0, gt=0, description="seconds that reading one slice may take; milliseconds are usual"
+    )
     memory_limit_mb: int = Field(
         8192, ge=1024, description="MB of address space of the scoring process"
     )
@@ -118,6 +121,20 @@ class Scoring(Group):
     )
     backlog_after_s: float = Field(
         3600.0, gt=0, description="seconds after its last instance when a series becomes backlog"
+    )
+
+
+class Limits(Group):
+    """What one instance may hold. What goes beyond is kept, but set aside unread."""
+
+    nesting: int = Field(64, ge=1, le=200, description="levels of nested sequences")
+    elements: int = Field(
+        2_000_000, ge=1000, description="elements of one data set, those of its sequences counted"
+    )
+    frames: int = Field(20_000, ge=1, description="frames of one instance")
+    decoded_mb: int = Field(128, ge=1, description="MB of one frame once it is decoded")
+    inflated_mb: int = Field(
+        1024, ge=1, description="MB to which a deflated data set may inflate, in memory"
     )
 
 
@@ -269,6 +286,7 @@ class Settings(BaseSettings):
     reception: Reception = Reception()
     series: Series = Series()
     scoring: Scoring = Scoring()
+    limits: Limits = Limits()
     criteria: CriteriaByPopulation = CriteriaByPopulation()
     report: Report = Report()
     delivery: Delivery = Delivery()

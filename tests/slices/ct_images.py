@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tfkt_node.records import CT_IMAGE, ENHANCED_CT_IMAGE, InstanceRef
+from tfkt_node.records import CT_IMAGE, ENHANCED_CT_IMAGE, InstanceRef, Reason, SetAside
+from tfkt_node.slices.decoding import decode_hu
 
 
 def ct(values: np.ndarray | None = None, **attributes: Any) -> Dataset:
@@ -74,3 +76,14 @@ def changed(ds: Dataset, **attributes: Any) -> Dataset:
 
 def ref(name: str = "1.2.3", sop_class: str = CT_IMAGE, path: Path | None = None) -> InstanceRef:
     return InstanceRef(path or Path(name), f"digest of {name}", sop_class, name)
+
+
+def stored(*values: int, dtype: str = "i2") -> np.ndarray:
+    return np.array([values], dtype=dtype)
+
+
+def reason_of(ds: Dataset, frame: int | None = None) -> tuple[Reason, str]:
+    """Why an image gives no HU, with the detail."""
+    with pytest.raises(SetAside) as caught:
+        decode_hu(ds, frame)
+    return caught.value.reason, caught.value.detail

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pydicom.sequence import Sequence
 
 from tests.slices.ct_images import ct
 from tfkt_node.records import Reason, SetAside
+from tfkt_node.settings import Limits
 from tfkt_node.slices.attributes import (
     FOREIGN_ERRORS,
     decimal,
@@ -23,6 +26,7 @@ from tfkt_node.slices.attributes import (
     text,
     texts,
 )
+from tfkt_node.slices.structure import file_meta_end
 
 
 def raw(keyword: str, vr: str, value: bytes) -> Dataset:
@@ -158,3 +162,40 @@ def test_error_of_the_disk_says_nothing_about_the_file() -> None:
         raise OSError(errno.EIO, "Input/output error")
     with pytest.raises(OSError, match="No tag"), foreign_errors_as(Reason.UNREADABLE, ""):
         fail_within_a_sequence()
+
+
+def deflated(content: bytes, cut: int | None = None) -> bytes:
+    head = ct(PixelData=b"")
+    head.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    buffer = DicomBytesIO()
+    head.save_as(buffer, enforce_file_format=True)
+    start, _ = file_meta_end(buffer.getvalue())
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return buffer.getvalue()[:start] + (deflate.compress(content) + deflate.flush())[:cut]
+
+
+def test_deflated_data_set_inflates_no_further_than_the_limit(tmp_path: Path) -> None:
+    """A few kilobytes that hold gigabytes cost the limit and no more."""
+    bomb = tmp_path / "bomb.dcm"
+    element = b"\x09\x00\x10\x10OB\0\0" + (48 << 20).to_bytes(4, "little")
+    bomb.write_bytes(deflated(element + bytes(48 << 20)))
+    tracemalloc.start()
+
+    with pytest.raises(SetAside) as caught:
+        read_dataset(bomb, limits=Limits(inflated_mb=8))
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.detail == "inflates to more than 8 MB (limits.inflated_mb)"
+    assert peak < 32 << 20
+
+
+def test_deflated_data_set_that_breaks_off_is_unreadable(tmp_path: Path) -> None:
+    """What is there of it is not taken for the whole."""
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(deflated(b"\x08\x00\x60\x00CS\x02\x00CT" + bytes(10), cut=-2))
+
+    with pytest.raises(SetAside) as caught:
+        read_dataset(cut)
+
+    assert caught.value.detail == "the deflated data set breaks off"

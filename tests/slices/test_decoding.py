@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.encaps import encapsulate
+from pydicom.dataset import Dataset
 
-from tests.slices.ct_images import ct, enhanced
+from tests.slices.ct_images import ct, enhanced, reason_of, stored
 from tfkt_node.records import FloatArray, Reason, SetAside
-from tfkt_node.slices.codecs import DECODERS, LOSSLESS, declared_size, decode
-from tfkt_node.slices.decoding import decodable_syntaxes, decode_hu, raw_hu, read_dataset
+from tfkt_node.slices.decoding import decode_hu, raw_hu, read_dataset
 
 KNOWN_HU = {
     "ctimage": "9604c1e4d214cc57439ad4245112231dcca532abb049f337f26130550db1048b",
@@ -30,16 +28,6 @@ LOSSY_MAXIMUM_AND_MEAN_HU = {
     "CT1_J2KI": (352, 26.0),
     "CT1_JLSN": (4, 2.2),
 }
-
-
-def reason_of(ds: object, frame: int | None = None) -> tuple[Reason, str]:
-    with pytest.raises(SetAside) as caught:
-        decode_hu(ds, frame)
-    return caught.value.reason, caught.value.detail
-
-
-def stored(*values: int, dtype: str = "i2") -> np.ndarray:
-    return np.array([values], dtype=dtype)
 
 
 # --------------------------------------------------------------------------- known answers
@@ -180,115 +168,6 @@ def test_no_file_of_the_zoo_ends_in_anything_but_pixels_or_a_reason(shared_data:
         assert isinstance(hu, Reason) or np.isfinite(hu).all(), path
 
 
-# --------------------------------------------------------------------------- stored values
-
-
-def test_sign_is_extended_from_bits_stored() -> None:
-    """A signed 12-bit value without sign bits above it is negative all the same."""
-    ds = ct(stored(0x0FFF, 0x0800, 0x07FF), BitsStored=12, HighBit=11, RescaleIntercept=0)
-
-    assert [-1, -1000, 2047] == decode_hu(ds).ravel().tolist()
-    assert [-1, -2048, 2047] == raw_hu(ds).ravel().tolist()
-
-
-def test_bits_outside_the_stored_ones_are_masked() -> None:
-    """Overlay bits above High Bit, and bits below the stored ones, never reach the HU."""
-    above = ct(stored(0xA400, dtype="u2"), BitsStored=12, HighBit=11)
-    shifted = ct(stored(0x400F, dtype="u2"), BitsStored=12, HighBit=15)
-
-    assert [0] == raw_hu(above).ravel().tolist()
-    assert [0] == raw_hu(shifted).ravel().tolist()
-
-
-def test_big_endian_is_read_as_such() -> None:
-    """Explicit VR Big Endian pixels have their bytes swapped."""
-    ds = ct(stored(1024, dtype=">u2"))
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
-
-    assert [0] == raw_hu(ds).ravel().tolist()
-
-
-def test_one_padding_byte_is_allowed_and_no_other_surplus() -> None:
-    """Pixel data are as long as the attributes say; only the even-length pad may follow."""
-    values = np.zeros((1, 3), dtype=np.uint8)
-    rescale = {"RescaleSlope": 16, "RescaleIntercept": -1024}
-
-    padded = ct(values, PixelData=bytes(4), **rescale)
-    longer = ct(values, PixelData=bytes(6), **rescale)
-
-    assert (1, 3) == decode_hu(padded).shape
-    assert reason_of(longer) == (
-        Reason.UNDECODABLE,
-        "pixel data of 6 bytes where the attributes say 3",
-    )
-
-
-def test_stream_of_another_size_is_refused_before_it_is_decoded() -> None:
-    """A stream that declares 65535 squared takes no memory for it."""
-    jpeg_lossless = b"\xff\xd8\xff\xc3\x00\x0b\x10\xff\xff\xff\xff\x01\x01\x11\x00"
-    jpeg_2000 = b"\xff\x4f\xff\x51\x00\x2f\x00\x00" + b"\x00\x00\x10\x00" * 2 + bytes(8)
-
-    with pytest.raises(ValueError, match="another size"):
-        decode("1.2.840.10008.1.2.4.70", jpeg_lossless, rows=64, columns=64, bits_allocated=16)
-    assert (65535, 65535) == declared_size(jpeg_lossless)
-    assert (4096, 4096) == declared_size(jpeg_2000)
-    assert declared_size(b"\xff\xd8\xff\xd9") is None
-    assert declared_size(b"") is None
-
-
-def test_unknown_syntax_is_named_without_its_uid() -> None:
-    """The detail names a known syntax, and never repeats an unknown UID."""
-    jpip, private = ct(), ct()
-    jpip.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.94"
-    private.file_meta.TransferSyntaxUID = "1.2.840.113619.5.2"
-
-    assert reason_of(jpip) == (Reason.UNDECODABLE, "no decoder for JPIP Referenced")
-    assert reason_of(private) == (Reason.UNDECODABLE, "no decoder for an unknown transfer syntax")
-
-
-def test_broken_stream_names_its_syntax_and_nothing_of_the_library() -> None:
-    """A decoder's own text stays out: it may quote what strangers sent."""
-    ds = ct()
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.80"
-    ds.PixelData = encapsulate([b"no stream"])
-
-    reason, detail = reason_of(ds)
-
-    assert reason is Reason.UNDECODABLE
-    assert detail.startswith("JPEG-LS Lossless Image Compression could not be decoded (")
-
-
-@pytest.mark.parametrize("run", [b"\x04" + bytes(5), b"\xfc\x00"])
-def test_rle_run_beyond_the_frame_is_undecodable(run: bytes) -> None:
-    """The library panics, which no handler of exceptions sees: it must not end the process."""
-    ds = ct(np.zeros((2, 2), dtype=np.int16))
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"
-    segments = run + bytes(len(run) % 2)
-    header = struct.pack("<16L", 2, 64, 64 + len(segments), *[0] * 13)
-    ds.PixelData = encapsulate([header + 2 * segments])
-
-    assert reason_of(ds) == (
-        Reason.UNDECODABLE,
-        "RLE Lossless could not be decoded (ValueError)",
-    )
-
-
-def test_decodable_syntaxes_put_lossy_ones_last() -> None:
-    """An acceptor that takes the first match keeps what is compressed, and never asks for loss."""
-    syntaxes = decodable_syntaxes()
-    native = (
-        "1.2.840.10008.1.2.1",
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.2.1.99",
-        "1.2.840.10008.1.2.2",
-    )
-
-    assert len(set(syntaxes)) == len(syntaxes) == len(DECODERS) + 4
-    start = syntaxes.index(native[0])
-    assert set(syntaxes[:start]) == LOSSLESS
-    assert syntaxes[start : start + 4] == native
-
-
 # --------------------------------------------------------------------------- Hounsfield units
 
 
@@ -411,6 +290,68 @@ def test_slope_that_scanners_write_is_taken(
 def test_value_that_nothing_has_is_no_rescale() -> None:
     """32 bits with slope 1 may hold Hounsfield units, and may hold 2e9, which are none."""
     assert reason_of(ct(stored(-1000, 2_000_000_000, dtype="i4")))[0] is Reason.NO_RESCALE
+
+
+def test_negative_values_read_as_unsigned_are_no_hounsfield_units() -> None:
+    """A Pixel Representation that lies turns air of -1000 into 64536: nothing measures that."""
+    ds = ct(stored(-1000, 40), PixelRepresentation=0, RescaleIntercept=-1024)
+
+    assert reason_of(ds)[0] is Reason.NO_RESCALE
+
+
+def test_modality_lut_is_not_taken_for_a_rescale() -> None:
+    """Its output is unsigned and holds no air; beside a rescale, one of the two is wrong."""
+    lut = Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [4096, 0, 16], "HU"
+    alone = ct(RescaleSlope=None, RescaleIntercept=None, ModalityLUTSequence=[lut])
+    beside = ct(ModalityLUTSequence=[lut])
+
+    for ds in (alone, beside):
+        assert reason_of(ds) == (
+            Reason.NO_RESCALE,
+            "a Modality LUT stands in place of the rescale",
+        )
+
+
+@pytest.mark.parametrize(
+    ("unit", "rescale_type", "reason"),
+    [
+        ("mg/mL", None, Reason.NOT_HU),  # an iodine map
+        ("mg/mL", "HU", None),  # the rescale says what it is itself
+        ("[hnsf'U]", None, None),
+        (None, "HU_MOD", Reason.NOT_HU),
+        (None, "Z_EFF", Reason.NOT_HU),
+    ],
+)
+def test_values_in_other_units_are_no_hounsfield_units(
+    unit: str | None, rescale_type: str | None, reason: Reason | None
+) -> None:
+    """By Rescale Type, and without one by Real World Value Mapping, of the object or its frames."""
+    single = ct(RescaleType=rescale_type)
+    frames = enhanced(np.zeros((1, 4, 4), dtype=np.int16), [(1, 0)], [0])
+    value = frames.PerFrameFunctionalGroupsSequence[0].PixelValueTransformationSequence[0]
+    value.RescaleType = rescale_type
+    if unit is not None:
+        mapping, code = Dataset(), Dataset()
+        code.CodeValue, code.CodingSchemeDesignator = unit, "UCUM"
+        mapping.MeasurementUnitsCodeSequence = [code]
+        single.RealWorldValueMappingSequence = [mapping]
+        shared = frames.SharedFunctionalGroupsSequence[0]
+        shared.RealWorldValueMappingSequence = [mapping]
+
+    for ds, frame in ((single, None), (frames, 1)):
+        if reason is None:
+            assert decode_hu(ds, frame).shape == (4, 4)
+        else:
+            assert reason_of(ds, frame)[0] is reason
+
+
+def test_padding_wider_than_the_stored_bits_is_found_in_the_whole_cell() -> None:
+    """-3024 needs more than 12 bits: cut to them it would be 1072, as bright as bone."""
+    ds = ct(stored(-3024, -1000, 40), BitsStored=12, HighBit=11)
+    ds.add_new("PixelPaddingValue", "SS", -3024)
+
+    assert [-1000, -1000, 40] == decode_hu(ds).ravel().tolist()
 
 
 def test_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

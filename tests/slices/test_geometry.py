@@ -1,20 +1,15 @@
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from tests.slices.ct_images import ct, enhanced, ref
-from tfkt_node.records import ENHANCED_CT_IMAGE, Reason, SetAside, SliceGeometry
-from tfkt_node.slices.attributes import read_dataset
-from tfkt_node.slices.geometry import normal, plane, slices_of, stacks
+from tfkt_node.records import CT_IMAGE, ENHANCED_CT_IMAGE, Reason, SetAside
+from tfkt_node.slices.geometry import plane, slices_of
+from tfkt_node.slices.stacking import stacks
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -25,23 +20,6 @@ def tilted(degrees: float) -> tuple[float, ...]:
     """Orientation under a gantry tilt: columns lean towards the feet."""
     angle = math.radians(degrees)
     return (1.0, 0.0, 0.0, 0.0, math.cos(angle), -math.sin(angle))
-
-
-[BASE] = slices_of(ref(), ct())
-
-
-def one_slice(
-    number: int, place: float, orientation: tuple[float, ...] = AXIAL, **other: object
-) -> SliceGeometry:
-    changes = {
-        "instance": ref(f"1.{number}"),
-        "instance_number": number,
-        "orientation": orientation,
-        "origin_mm": tuple(place * part for part in normal(orientation)),
-        "position_mm": place,
-        **other,
-    }
-    return replace(BASE, **changes)  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------- planes
@@ -139,15 +117,18 @@ def test_dose_is_read_with_its_phantom(
     assert [(one.ctdi_vol_mgy, one.ctdi_phantom_mm) for one in slices] == [read] * 3
 
 
-def test_frames_that_are_not_described_are_not_placed() -> None:
+@pytest.mark.parametrize(
+    ("frames", "reason"), [(30, Reason.NO_GEOMETRY), (2147483647, Reason.UNDECODABLE)]
+)
+def test_frames_that_are_not_described_are_not_placed(frames: int, reason: Reason) -> None:
     """Two thousand million frames with two descriptions take no memory and get a reason."""
     ds = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5])
-    ds.NumberOfFrames = 2147483647
+    ds.NumberOfFrames = frames
 
     with pytest.raises(SetAside) as caught:
         slices_of(ref(sop_class=ENHANCED_CT_IMAGE), ds)
 
-    assert caught.value.reason is Reason.NO_GEOMETRY
+    assert caught.value.reason is reason
 
 
 def test_modality_that_contradicts_the_class_is_not_ct() -> None:
@@ -159,112 +140,45 @@ def test_modality_that_contradicts_the_class_is_not_ct() -> None:
     assert len(slices_of(ref(), ct(Modality=None))) == 1
 
 
-# --------------------------------------------------------------------------- stacks
-
-
-@settings(deadline=None)
-@given(
-    tilt=st.floats(-34, 34),
-    spacing=st.floats(0.3, 10),
-    start=st.floats(-2000, 2000),
-    count=st.integers(2, 40),
-    seed=st.integers(0, 10**6),
-)
-def test_shuffled_slices_come_back_in_order_along_their_normal(
-    tilt: float, spacing: float, start: float, count: int, seed: int
-) -> None:
-    """Neither the order of arrival nor the instance numbers decide, but the position."""
-    shuffler = random.Random(seed)
-    numbers = shuffler.sample(range(count), count)
-    made = [
-        one_slice(numbers[index], start + index * spacing, tilted(tilt)) for index in range(count)
-    ]
-    shuffled = shuffler.sample(made, count)
-
-    [stack] = stacks(shuffled)
-
-    assert [one.instance.sop_uid for one in made] == [one.instance.sop_uid for one in stack.slices]
-    assert (stack.gaps, stack.repeated) == (0, 0)
-    assert stack.spacing_mm == pytest.approx(spacing, abs=1e-3)
-
-
-@settings(deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_stacks_do_not_depend_on_the_order_given(seed: int) -> None:
-    """The same instances give the same stacks, in the same order."""
-    made = [one_slice(number, 5.0 * number) for number in range(6)]
-    made += [one_slice(10 + number, 5.0 * number, CORONAL) for number in range(3)]
-    made += [one_slice(20 + number, 5.0 * number, kernel="B70f") for number in range(3)]
-
-    assert stacks(made) == stacks(random.Random(seed).sample(made, len(made)))
-
-
-@settings(deadline=None)
-@given(missing=st.sets(st.integers(1, 18), min_size=1, max_size=3))
-def test_each_hole_is_one_gap(missing: set[int]) -> None:
-    """Slices that never arrived show as gaps, neighbouring ones as one."""
-    made = [one_slice(number, 2.5 * number) for number in range(20) if number not in missing]
-    holes = sum(number - 1 not in missing for number in missing)
-
-    [stack] = stacks(made)
-
-    assert (holes, 0) == (stack.gaps, stack.repeated)
-    assert stack.spacing_mm == 2.5
-
-
-def test_position_held_twice_is_kept_and_counted() -> None:
-    """Two slices in one place stay, one after the other."""
-    made = [one_slice(number, place) for number, place in enumerate([0, 5, 5, 10])]
-
-    [stack] = stacks(made)
-
-    assert (stack.repeated, stack.gaps, len(stack.slices)) == (1, 0, 4)
-
-
 @pytest.mark.parametrize(
-    "other", [{"acquisition": "2"}, {"kernel": "B70f"}, {"rows": 256}, {"orientation": CORONAL}]
+    ("meta", "reason"),
+    [
+        ({"MediaStorageSOPInstanceUID": "1.2.3.4"}, Reason.IDENTITY),
+        ({"MediaStorageSOPClassUID": ENHANCED_CT_IMAGE}, Reason.IDENTITY),
+        ({"MediaStorageSOPClassUID": CT_IMAGE, "MediaStorageSOPInstanceUID": "1.2.3"}, None),
+    ],
 )
-def test_what_differs_in_a_stacks_key_is_a_stack_of_its_own(other: dict[str, object]) -> None:
-    """A localizer, a reformat or a second helical run is summed up apart."""
-    made = [one_slice(1, 0.0), one_slice(2, 5.0), replace(one_slice(3, 10.0), **other)]
+def test_instance_that_was_sent_as_another_is_not_scored(
+    meta: dict[str, str], reason: Reason | None
+) -> None:
+    """A report would name an instance that the archive knows by the other UID, or not at all."""
+    ds = ct()
+    for keyword, value in meta.items():
+        setattr(ds.file_meta, keyword, value)
 
-    assert [2, 1] == [len(stack.slices) for stack in stacks(made)]
-
-
-def test_stack_without_positions_keeps_the_order_of_instance_numbers() -> None:
-    """Without geometry there is an order still, and no claim about gaps."""
-    unknown = {"position_mm": None, "origin_mm": None}
-    made = [replace(one_slice(number, 0.0, **unknown), orientation=None) for number in (3, 1, 2)]
-
-    [stack] = stacks(made)
-
-    assert [1, 2, 3] == [one.instance_number for one in stack.slices]
-    assert (stack.orientation, stack.spacing_mm, stack.gaps) == ("UNKNOWN", None, 0)
+    if reason is None:
+        assert len(slices_of(ref(), ds)) == 1
+        return
+    with pytest.raises(SetAside) as caught:
+        slices_of(ref(), ds)
+    assert caught.value.reason is reason
 
 
-# --------------------------------------------------------------------------- real series
+def test_another_class_sent_as_ct_is_not_ct() -> None:
+    """The data set of an MR under the command of a CT."""
+    ds = ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality=None)
+    ds.file_meta.MediaStorageSOPClassUID = CT_IMAGE
+
+    with pytest.raises(SetAside) as caught:
+        slices_of(ref(), ds)
+
+    assert caught.value.reason is Reason.NOT_CT
 
 
-@pytest.mark.station
-def test_three_acquisitions_under_one_series_are_three_stacks(shared_data: Path) -> None:
-    """RIDER holds 47, 10 and 7 slices of three helical runs; one position occurs in two of them."""
-    files = sorted((shared_data / "series" / "RIDER-Pilot-0109").glob("*.dcm"))
+@pytest.mark.parametrize("colour", ["RGB", "YBR_FULL_422", "PALETTE COLOR"])
+def test_colour_under_the_ct_class_is_a_screen_or_a_map(colour: str) -> None:
+    """A rendering, a dose screen or a coloured map, whatever its Image Type says."""
+    with pytest.raises(SetAside) as caught:
+        slices_of(ref(), ct(PhotometricInterpretation=colour))
 
-    found = stacks(one for f in files for one in slices_of(ref(f.name), read_dataset(f)))
-
-    assert [47, 10, 7] == [len(stack.slices) for stack in found]
-    assert {(stack.orientation, stack.spacing_mm) for stack in found} == {("AXIAL", 5.0)}
-    assert [0, 0, 0] == [stack.gaps + stack.repeated for stack in found]
-
-
-@pytest.mark.station
-def test_tilted_phantom_is_axial_with_spacing_along_its_normal(shared_data: Path) -> None:
-    """2.5 mm of table feed under a tilt of 18.5 degrees are 2.37 mm along the normal."""
-    folder = shared_data / "series" / "dcm_qa_ct-PLASTIC-head-phantom" / "tilt-minus18"
-
-    [stack] = stacks(
-        one for f in folder.iterdir() for one in slices_of(ref(f.name), read_dataset(f))
-    )
-
-    assert stack.orientation == "AXIAL"
-    assert stack.spacing_mm == pytest.approx(2.5 * math.cos(math.radians(18.5)), abs=1e-3)
+    assert caught.value.reason is Reason.DERIVED_SECONDARY

@@ -158,6 +158,7 @@ _REASON_VALUES = {
     Reason.FILE_MISSING: "R025",
     Reason.UNFAMILIAR: "R026",
     Reason.PHYSICS: "R027",
+    Reason.IDENTITY: "R028",
 }
 
 REASONS = {

@@ -7,22 +7,37 @@ Every touch goes through here, and every foreign exception becomes SetAside in o
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset as decode_elements
+from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.sequence import Sequence
 
 from tfkt_node.records import Reason, SetAside
+from tfkt_node.settings import Limits
+from tfkt_node.slices.structure import Buffer, file_meta_end, look_over
+
+DEFAULT_LIMITS = Limits()
+
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+EXPLICIT_BE = "1.2.840.10008.1.2.2"
+DEFLATED = frozenset(
+    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
+"""Syntaxes whose data set is deflated as a whole: plain, and JPIP referenced."""
+
+FIRST_PIXEL_TAG, LAST_PIXEL_TAG = 0x7FE00001, 0x7FE00010
+"""Extended Offset Table, Pixel Data."""
 
 FOREIGN_ERRORS = (
     ArithmeticError,
@@ -67,21 +82,63 @@ def _is_of_the_disk(error: OSError) -> bool:
     return error.errno is not None or (isinstance(beneath, OSError) and beneath.errno is not None)
 
 
-def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
+def read_dataset(path: Path, *, pixels: bool = False, limits: Limits = DEFAULT_LIMITS) -> Dataset:
     """Read a Part 10 file, without its pixel data unless asked for.
 
-    Raises SetAside: FILE_MISSING, or UNREADABLE where the bytes are no sound data set. Other
+    Raises SetAside: FILE_MISSING; UNREADABLE where the bytes are no sound data set, or hold more
+    than the limits; UNDECODABLE where the pixel data say they are longer than the file. Other
     errors of the file system pass through: they say nothing about the file.
     """
     with foreign_errors_as(Reason.UNREADABLE, "not a sound DICOM file"):
         try:
-            ds = dcmread(path, stop_before_pixels=not pixels)
+            file = path.open("rb")
         except FileNotFoundError:
             raise SetAside(Reason.FILE_MISSING) from None
+        with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start, syntax = file_meta_end(data)
+            if syntax in DEFLATED:
+                inflated = _inflated(data[start:], limits)
+                _check_structure(inflated, 0, EXPLICIT_LE, pixels, limits)
+                ds = decode_elements(BytesIO(inflated), False, True, stop_when=_behind(pixels))
+                ds.file_meta = read_file_meta_info(path)
+            else:
+                _check_structure(data, start, syntax, pixels, limits)
+                ds = read_partial(file, stop_when=_behind(pixels))
     # pydicom logs and returns an empty data set where a closing delimiter is missing.
     if len(ds) == 0:
         raise SetAside(Reason.UNREADABLE, "the data set breaks off before its first element")
     return ds
+
+
+def _behind(pixels: bool) -> Callable[[int, str | None, int], bool]:
+    """Tell where to stop reading: at the pixel data, or behind them, where junk may follow."""
+    wanted = LAST_PIXEL_TAG if pixels else FIRST_PIXEL_TAG - 1
+    return lambda tag, _vr, _length: tag > wanted
+
+
+def _inflated(deflated: bytes, limits: Limits) -> bytes:
+    """Inflate up to the limit, and no further: a small file may hold a thousand times its size."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(deflated, limits.inflated_mb << 20)
+    if inflater.unconsumed_tail:
+        raise SetAside(
+            Reason.UNREADABLE,
+            f"inflates to more than {limits.inflated_mb} MB (limits.inflated_mb)",
+        )
+    if not inflater.eof:
+        raise SetAside(Reason.UNREADABLE, "the deflated data set breaks off")
+    return inflated
+
+
+def _check_structure(data: Buffer, start: int, syntax: str, pixels: bool, limits: Limits) -> None:
+    found = look_over(data, start, big_endian=syntax == EXPLICIT_BE, limits=limits)
+    if pixels and found is not None and found.declared is not None:
+        there = len(data) - found.start
+        if found.declared > there:
+            raise SetAside(
+                Reason.UNDECODABLE,
+                f"pixel data of {there} bytes where the element says {found.declared}",
+            )
 
 
 def from_bytes(attributes: bytes) -> Dataset:

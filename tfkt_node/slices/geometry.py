@@ -1,28 +1,24 @@
-"""Order axial slices along their normal and group them into stacks.
+"""Say where each slice of an instance lies, and what kind of slice it is.
 
-Patient coordinates (PS3.3 C.7.6.2.1.1), mm. A header that does not tell gives None, never a guess;
-what cannot be ordered in space keeps the order of instance number and frame.
+Patient coordinates (PS3.3 C.7.6.2.1.1), mm. A header that does not tell gives None, never a guess.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable
-from itertools import pairwise
-from statistics import median
 
 from pydicom.dataset import Dataset
 
 from tfkt_node.records import (
     AXIAL_LIMIT_DEG,
+    CT_CLASSES,
     CT_IMAGE,
     InstanceRef,
     Reason,
     SetAside,
     SliceGeometry,
-    Stack,
 )
+from tfkt_node.settings import Limits
 from tfkt_node.slices.attributes import (
     count,
     decimal,
@@ -33,35 +29,36 @@ from tfkt_node.slices.attributes import (
     text,
     texts,
 )
-from tfkt_node.slices.decoding import number_of_frames
+from tfkt_node.slices.pixels import DEFAULT_LIMITS, number_of_frames
 
 Vector = tuple[float, float, float]
 
-SAME_PLANE_DEG = 1.0
-"""Slices whose normals differ by less belong to one stack."""
-
-SAME_POSITION_MM = 0.01
-"""Decimal strings of one position differ by less than this."""
 
 CTDI_PHANTOMS_MM = {"113690": 160.0, "113691": 320.0}
 """IEC Head and Body Dosimetry Phantom (PS3.16 CID 4052), all codes of DCM."""
 
-GAP_FACTOR = 1.5
-"""A step longer than this many median steps means a missing slice."""
+COLOUR = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK")
+"""Photometric Interpretations of screens, renderings and maps, how ever they go on."""
 
 
-def slices_of(ref: InstanceRef, ds: Dataset) -> list[SliceGeometry]:
+def slices_of(
+    ref: InstanceRef, ds: Dataset, limits: Limits = DEFAULT_LIMITS
+) -> list[SliceGeometry]:
     """Describe every slice of an instance: one, or one a frame for the enhanced classes.
 
-    Raises SetAside: NOT_CT where Modality contradicts the class, UNDECODABLE where Rows, Columns
-    or Number of Frames make no sense, NO_GEOMETRY where a multi-frame object does not describe
-    each of its frames.
+    Raises SetAside: NOT_CT where Modality or SOP Class of the data set contradicts the class,
+    IDENTITY where its SOP Instance UID is not the one it was sent as, DERIVED_SECONDARY for colour,
+    UNDECODABLE where Rows, Columns or Number of Frames make no sense, NO_GEOMETRY where a
+    multi-frame object does not describe each of its frames.
     """
-    if text(ds, "Modality") not in ("", "CT"):
-        raise SetAside(Reason.NOT_CT, "Modality and SOP class disagree")
+    _check_identity(ds)
+    if text(ds, "PhotometricInterpretation").startswith(COLOUR):
+        raise SetAside(Reason.DERIVED_SECONDARY, "a colour image")
     rows, columns, frames = integer(ds, "Rows"), integer(ds, "Columns"), number_of_frames(ds)
     if rows is None or columns is None or frames is None or rows < 1 or columns < 1:
         raise SetAside(Reason.UNDECODABLE, "Rows, Columns or Number of Frames is not usable")
+    if frames > limits.frames:
+        raise SetAside(Reason.UNDECODABLE, f"more than {limits.frames} frames (limits.frames)")
     if ref.sop_class_uid == CT_IMAGE:
         return [_slice(ref, ds, None, rows, columns)]
     described = count(ds, "PerFrameFunctionalGroupsSequence")
@@ -93,21 +90,21 @@ def normal(orientation: tuple[float, ...]) -> Vector:
     return (cross[0] / length, cross[1] / length, cross[2] / length)
 
 
-def stacks(slices: Iterable[SliceGeometry]) -> list[Stack]:
-    """Group slices by plane, acquisition, kernel and matrix, each in order along the normal.
-
-    The order of the stacks is that of their first slices' instance numbers; it does not depend on
-    the order given. Positions held more than once stay, one after the other.
-    """
-    groups: dict[tuple[object, ...], list[SliceGeometry]] = defaultdict(list)
-    planes: list[Vector] = []
-    for one in sorted(slices, key=_by_number):
-        direction = _nearest_plane(one, planes)
-        groups[(direction, one.acquisition, one.kernel, one.rows, one.columns)].append(one)
-    return [_stack(group) for group in groups.values()]
-
-
 # --------------------------------------------------------------------------- one slice
+
+
+def _check_identity(ds: Dataset) -> None:
+    """Compare the data set with the file meta information: what it was sent or stored as."""
+    if text(ds, "Modality") not in ("", "CT"):
+        raise SetAside(Reason.NOT_CT, "Modality and SOP class disagree")
+    meta = getattr(ds, "file_meta", Dataset())
+    sop_class, sent_as = text(ds, "SOPClassUID"), text(meta, "MediaStorageSOPClassUID")
+    if sop_class and sent_as and sop_class != sent_as:
+        reason = Reason.IDENTITY if sop_class in CT_CLASSES else Reason.NOT_CT
+        raise SetAside(reason, "the data set names another SOP class")
+    sop_uid, sent_as = text(ds, "SOPInstanceUID"), text(meta, "MediaStorageSOPInstanceUID")
+    if sop_uid and sent_as and sop_uid != sent_as:
+        raise SetAside(Reason.IDENTITY)
 
 
 def _slice(
@@ -129,7 +126,7 @@ def _slice(
         columns=columns,
         origin_mm=(origin[0], origin[1], origin[2]) if origin else None,
         orientation=orientation,
-        position_mm=_along(origin, orientation),
+        position_mm=along(origin, orientation),
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
         slice_thickness_mm=decimal(measures, "SliceThickness"),
         acquisition=_acquisition(ds, content),
@@ -153,7 +150,8 @@ def _orientation(source: Dataset) -> tuple[float, ...] | None:
     return cosines if is_sound else None
 
 
-def _along(origin: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
+def along(origin: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
+    """Return the distance of a place along the normal of an orientation; None where one lacks."""
     if origin is None or orientation is None:
         return None
     return sum(a * b for a, b in zip(origin, normal(orientation), strict=True))
@@ -194,46 +192,3 @@ def _ctdi_phantom_mm(exposure: Dataset) -> float | None:
     """Diameter of the phantom that CTDIvol is given for: the wrong one is a factor of 2."""
     phantom = item(exposure, "CTDIPhantomTypeCodeSequence")
     return None if phantom is None else CTDI_PHANTOMS_MM.get(text(phantom, "CodeValue"))
-
-
-# --------------------------------------------------------------------------- one stack
-
-
-def _by_number(one: SliceGeometry) -> tuple[float, int, str]:
-    number = math.inf if one.instance_number is None else one.instance_number
-    return number, one.frame or 0, one.instance.sop_uid
-
-
-def _nearest_plane(one: SliceGeometry, planes: list[Vector]) -> int:
-    """Index of the known plane that a slice lies in, a new one where none is near; -1 unknown."""
-    if one.orientation is None:
-        return -1
-    direction = normal(one.orientation)
-    limit = math.cos(math.radians(SAME_PLANE_DEG))
-    for index, known in enumerate(planes):
-        if sum(a * b for a, b in zip(direction, known, strict=True)) >= limit:
-            return index
-    planes.append(direction)
-    return len(planes) - 1
-
-
-def _stack(group: list[SliceGeometry]) -> Stack:
-    first = group[0]
-    if all(one.origin_mm is not None and one.orientation is not None for one in group):
-        # One direction for all: single normals differ in the last digits of their decimal strings.
-        group = sorted(group, key=lambda one: (_along(one.origin_mm, first.orientation),))
-        places = [_along(one.origin_mm, first.orientation) or 0.0 for one in group]
-    else:
-        places = []
-    steps = [after - before for before, after in pairwise(places)]
-    real = [step for step in steps if step > SAME_POSITION_MM]
-    spacing = median(real) if real else None
-    return Stack(
-        acquisition=first.acquisition,
-        orientation=plane(first.orientation),
-        kernel=first.kernel,
-        slices=tuple(group),
-        spacing_mm=None if spacing is None else round(spacing, 4),
-        gaps=sum(step > GAP_FACTOR * spacing for step in real) if spacing else 0,
-        repeated=len(steps) - len(real),
-    )

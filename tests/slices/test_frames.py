@@ -1,0 +1,85 @@
+"""Which fragments are a frame's: by count, by table, by the end of each image; else by nothing."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tfkt_node.slices.frames import frame_bytes
+
+JPEG, RLE = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
+END = b"\xff\xd9"
+
+
+def item(value: bytes) -> bytes:
+    return struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
+
+
+def pixel_data(*fragments: bytes, table: tuple[int, ...] = (), end: bool = True) -> bytes:
+    offsets = struct.pack(f"<{len(table)}L", *table)
+    closing = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if end else b""
+    return item(offsets) + b"".join(map(item, fragments)) + closing
+
+
+def frames_of(data: bytes, frames: int, syntax: str = JPEG, **extended: bytes) -> list[bytes]:
+    return [frame_bytes(data, index, frames, syntax, **extended) for index in range(frames)]
+
+
+def test_all_fragments_of_a_single_frame_are_its_own() -> None:
+    """Whatever the offset table says."""
+    assert [b"abcdef"] == frames_of(pixel_data(b"ab", b"cd", b"ef", table=(999,)), 1)
+
+
+@pytest.mark.parametrize("table", [(), (0, 10), (10, 0), (0, 0), (7, 4000)])
+def test_as_many_fragments_as_frames_are_one_each(table: tuple[int, ...]) -> None:
+    """Tables of real files are wrong often enough: where there is no choice they are not asked."""
+    assert [b"ab", b"cd"] == frames_of(pixel_data(b"ab", b"cd", table=table), 2)
+
+
+@pytest.mark.parametrize("syntax", [JPEG, RLE])
+def test_offset_table_tells_frames_of_several_fragments_apart(syntax: str) -> None:
+    """The basic table, and the extended one before it."""
+    parts = (b"ab", b"cd", b"ef")
+    extended = struct.pack("<2Q", 0, 20)
+
+    assert [b"ab", b"cdef"] == frames_of(pixel_data(*parts, table=(0, 10)), 2, syntax)
+    assert [b"abcd", b"ef"] == frames_of(
+        pixel_data(*parts, table=(0, 10)), 2, syntax, extended=extended
+    )
+
+
+def test_end_of_image_tells_frames_apart_without_a_table() -> None:
+    """With or without the byte that pads a fragment to an even length."""
+    data = pixel_data(b"ab", b"c" + END + b"\0", b"ef", b"gh" + END)
+
+    assert [b"abc" + END + b"\0", b"efgh" + END] == frames_of(data, 2)
+
+
+@pytest.mark.parametrize("table", [(10, 0), (0, 11), (0,), (20, 30)])
+def test_table_that_points_nowhere_is_no_guess(table: tuple[int, ...]) -> None:
+    """P6: three fragments of two RLE frames, and a table that lies: in doubt."""
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        frames_of(pixel_data(b"ab", b"cd", b"ef", table=table), 2, RLE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        pixel_data(),
+        pixel_data(b"ab")[:-9],
+        item(b"") + struct.pack("<HHL", 0xFFFE, 0xE000, 0x7FFFFFFE) + b"ab",
+        item(b"") + struct.pack("<HHL", 0x0028, 0x0010, 2) + b"ab",
+    ],
+)
+def test_what_is_no_sequence_of_fragments_is_an_error(data: bytes) -> None:
+    """A fragment longer than what is there is not cut short in silence."""
+    with pytest.raises(ValueError, match="fragment"):
+        frame_bytes(data, 0, 1, JPEG)
+
+
+def test_more_frames_than_fragments_is_an_error() -> None:
+    """30 frames over 3 fragments: none of them is sure."""
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        frame_bytes(pixel_data(b"a" + END, b"b" + END, b"c" + END), 0, 30, JPEG)

@@ -1,0 +1,113 @@
+"""Hounsfield units as other people's software reads them: DCMTK and GDCM, file by file."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from tfkt_node.records import CT_IMAGE, FloatArray, SetAside
+from tfkt_node.slices import codecs
+from tfkt_node.slices.decoding import number_of_frames, raw_hu, read_dataset
+
+pytestmark = pytest.mark.peers
+
+Tool = Callable[[str], str]
+
+READERS = {
+    "dcm2pnm": {
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.2.2",
+        "1.2.840.10008.1.2.1.99",
+        codecs.RLE_LOSSLESS,
+    },
+    "dcmj2pnm": {
+        codecs.JPEG_BASELINE,
+        codecs.JPEG_EXTENDED,
+        codecs.JPEG_SPECTRAL,
+        codecs.JPEG_PROGRESSIVE,
+        codecs.JPEG_LOSSLESS,
+        codecs.JPEG_LOSSLESS_SV1,
+    },
+    "dcml2pnm": {codecs.JPEG_LS_LOSSLESS, codecs.JPEG_LS_NEAR_LOSSLESS},
+}
+"""DCMTK's converter -> the transfer syntaxes it reads."""
+
+
+def ct_images(zoo: Path, syntaxes: set[str]) -> Iterator[tuple[Path, Dataset, FloatArray]]:
+    """Every single-frame CT image of the zoo that is turned into HU, in one of the syntaxes."""
+    for path in sorted(zoo.rglob("*")):
+        if not path.is_file() or "deflate-bomb" in path.name:
+            continue
+        try:
+            ds = read_dataset(path, pixels=True)
+            syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
+            is_one_ct = ds.get("SOPClassUID") == CT_IMAGE and number_of_frames(ds) == 1
+            if syntax in syntaxes and is_one_ct:
+                yield path, ds, raw_hu(ds)
+        except SetAside:
+            continue
+
+
+def by_dcmtk(tool: str, path: Path, target: Path) -> FloatArray | None:
+    """HU by DCMTK, which applies the Modality LUT itself; None where it does not read the file.
+
+    A window of 65536 values around 0 maps each whole HU to its own of 65536 grey levels.
+    """
+    ran = subprocess.run(
+        [tool, "--write-16-bit-pnm", "--set-window", "0", "65536", str(path), str(target)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if ran.returncode != 0 or not target.is_file():
+        return None
+    lines = [line for line in target.read_text(encoding="ascii").splitlines() if line[:1] != "#"]
+    assert lines[0] == "P2"
+    columns, rows, highest, *levels = map(int, " ".join(lines[1:]).split())
+    assert highest == 65535
+    return np.array(levels, dtype=np.float32).reshape(rows, columns) - 32768
+
+
+@pytest.mark.parametrize("reader", sorted(READERS))
+def test_dcmtk_reads_the_same_hounsfield_units(
+    reader: str, shared_data: Path, tmp_path: Path, require_tool: Tool
+) -> None:
+    """Every CT image of the zoo that both read has the same HU: rescale, sign and bits agree."""
+    tool = require_tool(reader)
+    compared = 0
+    for path, ds, hu in ct_images(shared_data / "zoo", READERS[reader]):
+        theirs = by_dcmtk(tool, path, tmp_path / "image.pgm")
+        if theirs is None:
+            continue
+        if ds.PhotometricInterpretation == "MONOCHROME1":  # shown inverted, the values are the same
+            theirs = -1 - theirs
+        off = np.abs(theirs - hu.clip(-32768, 32767)).max()
+        is_whole = (hu == np.round(hu)).all()
+        assert off == 0 if is_whole else off < 1, path.name  # grey levels are cut to whole HU
+        compared += 1
+    assert compared >= {"dcm2pnm": 150, "dcmj2pnm": 11, "dcml2pnm": 6}[reader]
+
+
+def test_gdcm_reads_the_same_hounsfield_units(
+    shared_data: Path, tmp_path: Path, require_tool: Tool
+) -> None:
+    """GDCM unpacks JPEG 2000, JPEG-LS and JPEG lossless to the same stored values."""
+    tool = require_tool("gdcmconv")
+    syntaxes = {codecs.JPEG_2000_LOSSLESS, codecs.JPEG_2000, codecs.JPEG_LS_LOSSLESS}
+    syntaxes |= {codecs.JPEG_LS_NEAR_LOSSLESS, codecs.JPEG_LOSSLESS, codecs.JPEG_LOSSLESS_SV1}
+    compared = 0
+    for path, ds, hu in ct_images(shared_data / "zoo", syntaxes):
+        target = tmp_path / "native.dcm"
+        target.unlink(missing_ok=True)
+        subprocess.run([tool, "--raw", str(path), str(target)], capture_output=True, check=False)
+        if not target.is_file():
+            continue
+        theirs = raw_hu(read_dataset(target, pixels=True))
+        loss = 2.0 if str(ds.file_meta.TransferSyntaxUID) == codecs.JPEG_2000 else 0.0
+        assert np.abs(theirs - hu).max() <= loss, path.name
+        compared += 1
+    assert compared >= 12
