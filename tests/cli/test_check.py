@@ -61,11 +61,22 @@ def test_all_is_well(
 
     assert (0, "") == (ran.code, ran.err)
     lines = [line.split() for line in ran.out.splitlines()]
-    assert ["ok"] * 6 == [line[0] for line in lines]
-    assert ["settings", "spool", "database", "bundle", "port", "pacs"] == [
-        line[1] for line in lines
-    ]
+    names = ["settings", "spool", "database", "bundle", "decoded", "kept", "port", "pacs"]
+    assert [["ok", name] for name in names] == [line[:2] for line in lines]
     assert [] == pacs.received
+
+
+def test_transfer_syntaxes_of_both_kinds_are_listed() -> None:
+    """What is decoded, and what is accepted and kept without a decoder, each by its name."""
+    decoded, kept = check.check_transfer_syntaxes()
+
+    for name in ("JPEG 2000 Image Compression;", "RLE Lossless;", "JPEG XL Lossless;"):
+        assert name in decoded.said
+        assert name not in kept.said
+    for name in ("JPIP Referenced;", "JPEG Lossless, Hierarchical (Process 28)", "MPEG2 "):
+        assert name in kept.said
+        assert name not in decoded.said
+    assert "unknown" not in decoded.said + kept.said
 
 
 def test_failures_name_the_cure(command: Command, config: Config, free_port: int) -> None:

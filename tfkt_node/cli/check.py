@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,8 +34,8 @@ class Finding:
 def check(context: typer.Context, as_json: Json = False) -> None:
     """Check that everything works here, one line each.
 
-    Settings, spool, database, bundle, port and destinations are tried. Nothing is changed and
-    nothing is sent. Exit code 1 when a check failed.
+    Settings, spool, database, bundle, decoders, port and destinations are tried. Nothing is
+    changed and nothing is sent. Exit code 1 when a check failed.
     """
     settings = load_settings(context)
     file = settings_file(context)
@@ -65,6 +65,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _guarded("spool", lambda: check_spool(settings))
     yield _guarded("database", lambda: check_database(settings), "see storage.database")
     yield _guarded("bundle", lambda: check_bundle(settings))
+    yield from check_transfer_syntaxes()
     yield _guarded("port", lambda: check_port(settings))
     for peer in settings.destinations:
         yield _guarded(peer.name, partial(check_destination, settings, peer), _PEER_CURE)
@@ -132,6 +133,23 @@ def check_bundle(settings: Settings) -> Finding:
     engine = open_engine(bundle, scoring.engine, scoring.device, scoring.streams)
     said = f"{bundle.name} {bundle.version}, {engine.name} {engine.precision}, golden slices agree"
     return Finding("bundle", True, said)
+
+
+def check_transfer_syntaxes() -> Iterator[Finding]:
+    """List the transfer syntaxes that are decoded, and those that are accepted and only kept."""
+    from tfkt_node.reception.negotiation import transfer_syntaxes
+    from tfkt_node.slices.decoding import decodable_syntaxes
+    from tfkt_node.slices.pixels import name_of
+
+    decoded = decodable_syntaxes()
+    kept = [syntax for syntax in transfer_syntaxes(decoded) if syntax not in decoded]
+    yield Finding("decoded", True, _listed(map(name_of, decoded)))
+    yield Finding("kept only", True, f"{_listed(map(name_of, kept))}; their reason is UNDECODABLE")
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"{len(listed)} transfer syntaxes: {'; '.join(listed)}"
 
 
 def check_port(settings: Settings) -> Finding:

@@ -10,7 +10,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification
 
 from tfkt_node.records import (
@@ -31,14 +31,19 @@ UNCOMPRESSED = (
 )
 """Accepted in any case, in the order of preference."""
 
+RETIRED_JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (*range(52, 57), *range(58, 67)))
+"""Processes that the standard has dropped, and archives have kept."""
+
 
 def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
     """Return the transfer syntaxes to accept, the preferred first: the acceptor's order decides.
 
     decodable: in the caller's order of preference, which is kept; what it lacks of the uncompressed
-    ones follows.
+    ones follows. Last come all others that the standard knows or knew: a sender that has nothing
+    else is not turned away, what it sends is kept, and the scorer says that it cannot decode it.
     """
-    return list(dict.fromkeys(map(str, (*decodable, *UNCOMPRESSED))))
+    kept = (*ALL_TRANSFER_SYNTAXES, *RETIRED_JPEG)
+    return list(dict.fromkeys(map(str, (*decodable, *UNCOMPRESSED, *kept))))
 
 
 def application_entity(settings: Reception, decodable: Sequence[str]) -> AE:
