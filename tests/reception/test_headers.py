@@ -195,6 +195,18 @@ def test_deep_nesting_ends_the_walk(read, ct):
     assert read(content).modality == "CT"
 
 
+def test_sequence_too_large_for_a_report_is_not_copied(read):
+    """Half a megabyte of nested items would hold up all other series while it was copied."""
+    item = b"\xfe\xff\x00\xe0" + (8).to_bytes(4, "little") + element(0x0008, 0x0100, b"SH", b"")
+    header = b"\x40\x00\x75\x02SQ\0\0"
+    fits, too_large = 10 * item, 40_000 * item
+
+    for items, is_copied in ((fits, True), (too_large, False)):
+        content = element(0x0008, 0x0060, b"CS", b"CT") + header
+        attributes = read(content + len(items).to_bytes(4, "little") + items).attributes
+        assert (header in attributes) is is_copied
+
+
 @pytest.mark.station
 def test_deflate_bomb_does_not_go_off(read):
     """Of a deflated data set no more is inflated than a header can need."""

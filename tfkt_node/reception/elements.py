@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR
 
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
-DEEPEST = 16
+DEEPEST = 64
 """Levels of nesting that are followed; real headers have three or four."""
 
 LONG_VRS = frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # noqa: SIM905

@@ -71,6 +71,12 @@ OWN_CLASSES = (
 HEADER_BYTES = 8 << 20
 """The header is looked for in this much of a data set, inflated or not: a bomb does not go off."""
 
+COPIED_BYTES = 256 << 10
+"""No single attribute that a report copies needs more; nested sequences take time to copy."""
+
+DEFLATED = (DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+"""Syntaxes whose data set is deflated as a whole: plain, and JPIP referenced."""
+
 ENCODINGS = {
     str(ImplicitVRLittleEndian): IMPLICIT_LITTLE,
     str(ExplicitVRBigEndian): EXPLICIT_BIG,
@@ -89,7 +95,7 @@ def read_header(path: Path) -> InstanceHeader:
         return _header(b"", {}, "")
     sop_uid = meta.get(SOP_INSTANCE_UID, "")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if meta.get(TRANSFER_SYNTAX_UID) == DeflatedExplicitVRLittleEndian:
+        if meta.get(TRANSFER_SYNTAX_UID) in DEFLATED:
             inflated = _inflate(data[start : start + HEADER_BYTES])
             return _header(inflated, _elements(inflated, 0, EXPLICIT_LITTLE), sop_uid)
         encoding = ENCODINGS.get(meta.get(TRANSFER_SYNTAX_UID, ""), EXPLICIT_LITTLE)
@@ -134,7 +140,9 @@ def _header(buffer: Buffer, found: dict[int, Element], sop_uid: str) -> Instance
         made_by_this_node=manufacturer == OWN_MANUFACTURER
         or (description.startswith(OWN_DESCRIPTION) and text(SOP_CLASS) in OWN_CLASSES),
         attributes=b"".join(
-            explicit_little(buffer, found[tag]) for tag in sorted(COPIED) if tag in found
+            explicit_little(buffer, found[tag])
+            for tag in sorted(COPIED)
+            if tag in found and found[tag].end - found[tag].start <= COPIED_BYTES
         ),
     )
 
