@@ -46,6 +46,9 @@ class RunningNode:
         database_url: str,
         destinations: Sequence[tuple[str, str, int]] = (),
         settings: str = "",
+        *,
+        quiet_s: float = QUIET_S,
+        lease_s: float = 3.0,
     ) -> None:
         """destinations: (name, AE title, port). settings: further TOML, ahead of the peers."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +65,8 @@ class RunningNode:
         self._config.write_text(
             f"[reception]\nport = {self.port}\ndisk_reserve_mb = 1\n"
             f'[storage]\nspool = "{self.spool_folder}"\ndatabase = "{self.database_url}"\n'
-            f"[series]\nquiet_s = {QUIET_S}\n"
-            "[scoring]\nlease_s = 3\nretry_delay_s = 0.5\n"
+            f"[series]\nquiet_s = {quiet_s}\n"
+            f"[scoring]\nlease_s = {lease_s}\nretry_delay_s = 0.5\n"
             "[delivery]\nfirst_retry_s = 0.5\nconnection_timeout_s = 1\nresponse_timeout_s = 3\n"
             + settings
             + peers
