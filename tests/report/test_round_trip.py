@@ -51,7 +51,7 @@ def test_numbers_come_back_from_a_pacs_as_decimals(
         subprocess.run(
             [
                 require_tool("movescu"), "-S", "-aet", "FETCH", "-aec", pacs.ae_title,
-                "-aem", "FETCH", "+P", str(port), "-od", str(back), "+B",
+                "-aem", "FETCH", "+P", str(port), "-od", str(back),
                 "-k", "0008,0052=SERIES", "-k", f"StudyInstanceUID={samples.STUDY}",
                 "-k", f"SeriesInstanceUID={made.series_uid}",
                 "127.0.0.1", str(pacs.dicom_port),
@@ -80,7 +80,9 @@ def test_numbers_come_back_from_a_pacs_as_decimals(
     }
     slices = [decimals(group)["Image Quality Rating"] for group in groups(report)[1:]]
     assert [Decimal(str(item.score)) for item in stack.slices[1:6]] == slices
-    assert len(srread(fetched).content.get_image_measurement_groups()) == 6
+    parsed = srread(fetched).content
+    assert 1 == len(parsed.get_image_measurement_groups())
+    assert 5 == len(parsed.get_planar_roi_measurement_groups())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes
 from tfkt_node.report.content import Item, text
-from tfkt_node.report.findings import DESCRIPTIONS, deciding_stack, verdict_of
+from tfkt_node.report.findings import DESCRIPTIONS, contradiction, deciding_stack, verdict_of
 
 WORDS = {
     Verdict.DIAGNOSTIC: "diagnostic",
@@ -126,6 +126,8 @@ def _where(
 
 
 def _supersedes(before: Predecessor, a: Assessment) -> str:
+    if before.verdict is None and before.outcome is Outcome.ASSESSED:
+        raise contradiction("the report before it is ASSESSED without a verdict")
     what = DESCRIPTIONS[before.verdict or before.outcome]
     said = f"This report takes the place of that of revision {before.revision_number}: {what}."
     if not before.flagged or before.verdict is None:
