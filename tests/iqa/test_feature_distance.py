@@ -115,3 +115,21 @@ def test_too_few_patients_are_refused() -> None:
     """Patients cannot be left out where there are fewer than ten."""
     with pytest.raises(ValueError, match=r"at least 10 patients: got .* 9 patients"):
         fit(cloud(90, seed=1), [f"P{number % 9}" for number in range(90)])
+
+
+def test_unlimited_distance_refuses_only_what_is_no_number() -> None:
+    """A network whose training is not known has no slices to be unlike."""
+    anything = feature_distance.unlimited(FEATURES)
+    odd = np.full((3, FEATURES), 1e6, np.float32)
+    odd[1, 0], odd[2, 0] = np.nan, np.inf
+
+    assert [False, True, True] == anything.is_outside(odd)
+
+
+def test_unlimited_distance_is_kept(tmp_path: Path) -> None:
+    """It travels in a bundle as any other does."""
+    feature_distance.unlimited(FEATURES).save(tmp_path / "scope.npz")
+
+    again = feature_distance.load(tmp_path / "scope.npz")
+
+    assert not again.is_outside(cloud(1, seed=1) * 1e6)[0]

@@ -398,6 +398,38 @@ def test_file_that_is_no_checkpoint(torch, tmp_path):
     assert not Run.ran
 
 
+@pytest.mark.train
+def test_checkpoint_becomes_a_bundle(torch, oracle, tmp_path, capsys):
+    """`tfkt-node convert`: the graph gives the checkpoint's quality and promises nothing of it."""
+    from tfkt_node.cli.app import run
+    from tfkt_node.iqa.bundle import load
+    from tfkt_node.iqa.engine import open_engine
+    from tfkt_node.training.export import golden_slices
+
+    # Random weights blow up what their statistics never saw, down to the last digit of a float.
+    golden, saved = torch.from_numpy(golden_slices()), copy.deepcopy(oracle)
+    with torch.inference_mode():
+        norms = [m for m in saved.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        saved.picture(golden)
+        for norm in norms:
+            norm.eval()
+        expected = saved(golden[:1]).numpy()
+    state = {f"module.{name}": tensor for name, tensor in saved.state_dict().items()}
+    torch.save(state, tmp_path / "checkpoint")
+
+    assert run(["convert", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "tfkt-v2")]) == 0
+
+    made = load(tmp_path / "tfkt-v2")
+    assert f"Bundle tfkt-v2 {made.version} written" in capsys.readouterr().out
+    assert made.calibration.series == (4, 4)
+    found = open_engine(made, "openvino", streams=1).read(golden[:1].numpy())
+    assert found.u == pytest.approx(expected, abs=1e-3)
+    assert not made.feature_distance().is_outside(found.pooled)[0]
+
+
 class Run:
     """Runs when it is unpickled carelessly."""
 

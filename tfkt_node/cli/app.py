@@ -16,6 +16,7 @@ from tfkt_node.cli import (
     audit,
     bench,
     check,
+    convert,
     db,
     deliveries,
     demo,
@@ -84,6 +85,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(bench.app, name="bench")
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command()(convert.convert)
 
 
 def _say(error: NodeError) -> int:

@@ -56,7 +56,8 @@ class FeatureDistance:
 
     def is_outside(self, vectors: FloatArray) -> Sequence[bool]:
         """Say for each vector of (n, C) whether it lies beyond the threshold."""
-        outside: list[bool] = (self.distance(vectors) > self.threshold).tolist()
+        distance = self.distance(vectors)
+        outside: list[bool] = ((distance > self.threshold) | np.isinf(distance)).tolist()
         return outside
 
     def save(self, path: Path) -> None:
@@ -73,6 +74,17 @@ def load(path: Path) -> FeatureDistance:
     if (len(c), len(k)) != (1, 1) or shapes != [c, c, c + k, k, (), ()]:
         raise ValueError(f"{path.name}: the arrays do not fit one another: {shapes}")
     return found
+
+
+def unlimited(channels: int) -> FeatureDistance:
+    """Return a distance beyond which lies nothing but what is not finite.
+
+    For a network whose training is not known: header and pixels alone tell its scope then.
+    """
+    none, one = np.empty(0), np.array(1.0)
+    return FeatureDistance(
+        np.zeros(channels), np.ones(channels), np.empty((channels, 0)), none, one, np.array(np.inf)
+    )
 
 
 def fit(vectors: FloatArray, patients: Sequence[str]) -> FeatureDistance:
