@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+from itertools import islice
+
 import pytest
+
+from tests.training.some import link_some
 
 pytestmark = pytest.mark.station
 
@@ -25,6 +30,15 @@ def test_train_names_the_missing_data(run, tmp_path, capsys):
     assert code == 2
     assert "must hold the folder anchors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_train_needs_a_place_for_its_bundle(run, tmp_path, capsys):
+    """Without --out nothing is begun."""
+    code = run(["train", "--data", str(tmp_path), "--work", str(tmp_path / "work")])
+
+    assert code == 2
+    assert "--out is missing" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_two_runs_do_not_share_a_work_folder(run, tmp_path, capsys):
@@ -80,9 +94,80 @@ def test_evaluate_names_the_missing_images(run, tmp_path, capsys):
     assert "must hold the folder anchors" in capsys.readouterr().err
 
 
+def test_evaluate_opens_its_bundle_once(run, tmp_path, shared_data, capsys, monkeypatch):
+    """All tables come from one engine: it is held to the golden slices once, not twice."""
+    from tfkt_node.iqa import engine
+    from tfkt_node.training import on_real_images, real_images, scope_counts
+    from tfkt_node.training.versions import versions
+
+    opened, open_engine = [], engine.open_engine
+    for module in (engine, on_real_images):
+        monkeypatch.setattr(
+            module, "open_engine", lambda *given: opened.append(open_engine(*given)) or opened[-1]
+        )
+    # Less of everything: one slice a series, its first versions, one body for the scope.
+    monkeypatch.setattr(real_images, "SLICES_PER_SERIES", 1)
+    monkeypatch.setattr(scope_counts, "SERIES", ())
+    monkeypatch.setattr(scope_counts, "ZOO_HEADS", ())
+    monkeypatch.setattr(
+        on_real_images, "versions", lambda clean, recipe: islice(versions(clean, recipe), 3)
+    )
+    for name in ("anchors", "paired-dose"):
+        (tmp_path / name).symlink_to(shared_data / name)
+    (tmp_path / "series").mkdir()
+    for name in ("index.csv", *real_images.SERIES):
+        (tmp_path / "series" / name).symlink_to(shared_data / "series" / name)
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "MANIFEST.csv").write_text("path,kind\n")
+    (tmp_path / "ct-clean").mkdir()
+    with (shared_data / "ct-clean" / "index.csv").open(newline="", encoding="utf-8") as file:
+        link_some(shared_data / "ct-clean", tmp_path / "ct-clean", list(csv.DictReader(file))[:1])
+
+    assert run(["evaluate", "--data", str(tmp_path), "--plot", str(tmp_path / "plot.png")]) == 0
+
+    said = capsys.readouterr().out
+    for title in (
+        "anchors: MAE of the score",
+        "Images that readers scored",
+        "Real pairs of doses",
+        "A quarter of the dose, simulated beside the real one",
+        "Slices that the scope withholds",
+    ):
+        assert title in said
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert len(opened) == 1
+
+
 def test_evaluate_names_a_bundle_that_is_not_there(run, tmp_path, capsys):
     """A bundle that does not exist is an error of use."""
     code = run(["evaluate", "--bundle", "no-such", "--data", str(tmp_path)])
 
     assert code == 2
     assert "no bundle 'no-such'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"swinv2b.norm.bias": 1024}, "effnetv2l.features.0.0.weight is missing, and "),
+        ({"epoch": None}, "must hold a state_dict"),
+        (None, "is no checkpoint of plain tensors"),
+    ],
+)
+def test_convert_names_what_is_wrong_with_a_checkpoint(run, tmp_path, capsys, content, told):
+    """A missing tensor, other values, or another file: one sentence, and no bundle is begun."""
+    import torch
+
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(b"weights")
+    if content is not None:
+        values = {name: 3 if size is None else torch.ones(size) for name, size in content.items()}
+        torch.save(values, checkpoint)
+
+    code = run(["convert", str(checkpoint), "--out", str(tmp_path / "out")])
+
+    assert code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "expected the state dict of a whole TFKT V2" in said
+    assert not (tmp_path / "out").exists()

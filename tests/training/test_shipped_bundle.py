@@ -27,7 +27,8 @@ def shipped():
 def found(shipped, shared_data, require_module):
     """What `evaluate` finds: anchors, real pairs, and series that no fit has seen."""
     require_module("skimage")
-    return on_real_images.on_real_images(shipped, shared_data, untracked)
+    engine = open_engine(shipped, "openvino")
+    return on_real_images.on_real_images(shipped, engine, shared_data, untracked)
 
 
 def test_patients_of_the_real_series_were_not_fitted_to(shipped):

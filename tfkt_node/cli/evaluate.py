@@ -54,7 +54,8 @@ def evaluate(
     from tfkt_node.training.scope_counts import scope_counts
 
     shipped = load(bundle)
-    found = on_real_images(shipped, data, track)
+    engine = open_engine(shipped, "openvino")
+    found = on_real_images(shipped, engine, data, track)
     figures = found.figures()
     if plot is not None:
         rows, u = found.unseen
@@ -75,7 +76,7 @@ def evaluate(
     _print_images(found)
     _print_simulation(simulation_check.table(data))
     if (data / "zoo").is_dir():
-        _print_scope(scope_counts(data, shipped, open_engine(shipped, "openvino"), track))
+        _print_scope(scope_counts(data, shipped, engine, track))
 
 
 def _print_images(found: OnRealImages) -> None:

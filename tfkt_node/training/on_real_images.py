@@ -89,18 +89,19 @@ class OnRealImages:
 
 def bundle_figures(bundle: Bundle, data: Path, track: Track) -> list[Figure]:
     """Return the figures of a bundle on real images, run by OpenVINO as it ships."""
-    return on_real_images(bundle, data, track).figures()
+    return on_real_images(bundle, open_engine(bundle, "openvino"), data, track).figures()
 
 
-def on_real_images(bundle: Bundle, data: Path, track: Track) -> OnRealImages:
+def on_real_images(bundle: Bundle, engine: Engine, data: Path, track: Track) -> OnRealImages:
     """Score anchors, pairs, versions of the series' slices, and the challenge's images if there.
 
-    data: holds anchors, paired-dose and series. Raises Misconfigured when one is missing.
+    engine: of the bundle. data: holds anchors, paired-dose and series. Raises Misconfigured when
+    one is missing.
     """
     anchors, pairs = real_images.anchors(data), real_images.dose_pairs(data)
     slices, scored = real_images.series_slices(data), ldctiqac.scored_slices(data)
     constants = recipe.read(bundle.folder / RECIPE).data
-    engine, calibration = open_engine(bundle, "openvino"), bundle.calibration
+    calibration = bundle.calibration
 
     def score(slices: Iterable[FloatArray]) -> list[float]:
         scores: list[float] = calibration.scores(engine.quality(np.stack(list(slices)))).tolist()
