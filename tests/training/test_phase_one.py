@@ -128,3 +128,48 @@ def test_adapted_features_are_made_once(phase_one, data, tmp_path, learnt):
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert phase_one.correlations(first) == learnt.correlations
     assert path(dataclasses.replace(RECIPE, enrich=False)) != first
+
+
+def test_command_prints_what_phase_one_is_worth(phase_one, data, tmp_path, capsys):
+    """`train --phase-one`: each subset and all together; a second call learns nothing anew."""
+    from tfkt_node.cli.app import run
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[natural]\nepochs = 1\nbatch = 4\n")
+    work = tmp_path / "work"
+    arguments = ["train", "--phase-one", "--data", str(data), "--work", str(work)]
+
+    assert run([*arguments, "--recipe", str(recipe)]) == 0
+
+    said = capsys.readouterr().out
+    (kept,) = work.glob("opinion-*.pt")
+    of_live, of_copies, pooled = phase_one.correlations(kept)
+    assert said.splitlines()[0].startswith("Opinions on natural images, test split")
+    for one in (of_live, of_copies, pooled):
+        (line,) = [line for line in said.splitlines() if line.split()[:1] == [one.subset]]
+        wanted = [str(one.n), *(f"{value:.3f}" for value in (one.plcc, one.srocc, one.krocc))]
+        assert line.split()[1:] == [*wanted, "–", "–"]  # no floor is known of a part of the set
+
+    made = kept.stat().st_mtime_ns
+    assert run([*arguments, "--recipe", str(recipe)]) == 0
+    assert (capsys.readouterr().out, kept.stat().st_mtime_ns) == (said, made)
+
+
+def test_floor_stands_beside_the_whole_set(phase_one, data, tmp_path, capsys, monkeypatch):
+    """Where all subsets are there, each has the floor that its README states."""
+    from tfkt_node.cli.app import run
+
+    rows = [
+        phase_one.Correlation(name, 9, 0.9, 0.8, 0.7) for name in (*phase_one.FLOOR, "simulated")
+    ]
+    monkeypatch.setattr(phase_one, "adapted", lambda *_: tmp_path / "kept.pt")
+    monkeypatch.setattr(phase_one, "correlations", lambda _: rows)
+
+    assert run(["train", "--phase-one", "--data", str(data), "--work", str(tmp_path)]) == 0
+
+    cells = {
+        line.split()[0]: line.split()[-2:] for line in capsys.readouterr().out.splitlines()[3:]
+    }
+    assert cells["live"] == ["0.582", "0.522"]
+    assert cells["pooled"] == ["0.799", "0.822"]
+    assert cells["simulated"] == ["–", "–"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from tfkt_node.cli.output import print_table, progress
+from tfkt_node.cli.output import number, print_table, progress
 from tfkt_node.records import Misconfigured
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tfkt_node.training.course import Run
     from tfkt_node.training.evaluation import Figure
+    from tfkt_node.training.recipe import Recipe
 
 Item = TypeVar("Item")
 
@@ -37,9 +38,9 @@ def train(
     *,
     data: DataFolder,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Folder that becomes the bundle."),
-    ],
+    ] = None,
     work: Annotated[
         Path,
         typer.Option(
@@ -62,23 +63,37 @@ def train(
         bool,
         typer.Option("--ablation", help="Then change one choice at a time and print what it does."),
     ] = False,
+    phase_one: Annotated[
+        bool,
+        typer.Option(
+            "--phase-one",
+            help="Only let the features learn from opinions on natural images, print how they "
+            "agree with people on the test split, and stop: no bundle is written.",
+        ),
+    ] = False,
 ) -> None:
     """Simulate lower dose, cross-validate by patient, fit the network, write the bundle.
 
     Takes about two hours on two cores, and with --ablation another two. Needs the extra `train`.
     """
+    if out is None and not phase_one:
+        raise Misconfigured("--out is missing: the folder that becomes the bundle")
     need_training()
     from tfkt_node.training import course
     from tfkt_node.training.recipe import Recipe, read
 
     constants = Recipe() if recipe is None else read(recipe)
-    run = course.Run(course.Folders(data, work, out), constants, workers, track)
     with alone_in(work):
+        if out is None or phase_one:
+            _print_phase_one(data, work, constants)
+            return
+        run = course.Run(course.Folders(data, work, out), constants, workers, track)
         trained = course.train(run)
         print_figures(trained.figures)
         typer.echo(f"Bundle {trained.bundle.name} {trained.bundle.version} written to {out}")
         if ablation:
             _print_ablation(run)
+            _print_phase_one(data, work, constants)
 
 
 @contextmanager
@@ -121,6 +136,29 @@ def _print_ablation(run: Run) -> None:
     ]
     columns = ("network", ">SROCC", ">change", ">95 %", ">MAE of u", ">order", ">smoothed")
     print_table("", columns, rows)
+
+
+def _print_phase_one(data: Path, work: Path, recipe: Recipe) -> None:
+    """Run phase 1, or find it in the work folder, and print what it is worth."""
+    from tfkt_node.training.phase_one import FLOOR, adapted, correlations
+
+    inputs = recipe.network.inputs
+    found = correlations(adapted(data, work, inputs, recipe.natural, track))
+    # "pooled" is there in any set; its floor is of the one that these subsets make up.
+    floors = FLOOR if FLOOR.keys() <= {one.subset for one in found} else {}
+    print_table(
+        "Opinions on natural images, test split; floor: 66 hand-made features on the shared set",
+        ("subset", ">images", ">PLCC", ">SROCC", ">KROCC", ">floor PLCC", ">floor SROCC"),
+        [
+            (
+                one.subset,
+                str(one.n),
+                *(number(value, 3) for value in (one.plcc, one.srocc, one.krocc)),
+                *(number(value, 3) for value in floors.get(one.subset, (None, None))),
+            )
+            for one in found
+        ],
+    )
 
 
 def need_training() -> None:
