@@ -82,7 +82,8 @@ class Viewer:
         page.goto(address, wait_until="commit")
         # Events are handed over without waiting for a quiet page: a slow one is never quiet.
         page.get_by_text("Skip all").dispatch_event("click")
-        page.wait_for_selector("canvas", state="attached")
+        # A series opened before the images are shown would be replaced by them.
+        self.await_text(re.compile(r"I:\s*\d+ \(\d+/36\)"))
 
     def open(self, description: str) -> None:
         """Open a series by its description."""
