@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,17 +98,19 @@ def _jpeg_2000(frame: bytes, _pixels: int, _bits: int) -> IntArray:
 
 
 def _rle(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
-    from rle.utils import decode_frame  # type: ignore[attr-defined]
+    """Decode DICOM's RLE (PS3.5 annex G): one PackBits segment a byte, the highest byte first."""
+    import imagecodecs
 
-    if int.from_bytes(frame[:4], "little") != bits_allocated // 8:
+    count, *offsets = struct.unpack_from("<16L", frame)
+    if count != bits_allocated // 8:
         raise ValueError("the number of segments is not that of the bytes of a pixel")
-    try:
-        planes = decode_frame(frame, pixels, bits_allocated, "<")
-    except BaseException as error:  # of Rust: no Exception, and it cannot be imported
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError("a run goes beyond the frame") from error
-    return np.frombuffer(planes, dtype=f"<u{bits_allocated // 8}")
+    cells = np.empty((pixels, count), dtype=np.uint8)
+    for number, (start, end) in enumerate(pairwise([*offsets[:count], len(frame)])):
+        plane = imagecodecs.packbits_decode(frame[start:end])
+        if len(plane) != pixels:
+            raise ValueError("a segment has more or fewer bytes than the frame has pixels")
+        cells[:, count - 1 - number] = np.frombuffer(plane, dtype=np.uint8)
+    return cells.view(f"<u{count}")
 
 
 def _deflated(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
@@ -134,7 +137,7 @@ DECODERS: dict[str, tuple[str, Decode]] = {
     JPEG_LS_LOSSLESS: ("jpeg_ls", _jpeg_ls),
     JPEG_LOSSLESS_SV1: ("imagecodecs", _jpeg_lossless),
     JPEG_LOSSLESS: ("imagecodecs", _jpeg_lossless),
-    RLE_LOSSLESS: ("rle", _rle),
+    RLE_LOSSLESS: ("imagecodecs", _rle),
     JPEG_XL_LOSSLESS: ("imagecodecs", _jpeg_xl),
     DEFLATED_FRAME: ("zlib", _deflated),
     ENCAPSULATED_NATIVE: ("numpy", _native),
