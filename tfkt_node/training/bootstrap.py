@@ -18,7 +18,8 @@ def draws(patients: Sequence[str], seed: int, count: int = DRAWS) -> Float64Arra
     """Draw as many patients as there are, with replacement: weights of the rows, (count, n).
 
     patients: whose each row is. The same seed gives the same draws. Comparing two models on the
-    same draws makes the comparison paired.
+    same draws makes the comparison paired. Draws go by the place of a patient among the sorted
+    names: what is averaged over other patients (another fold) needs a seed of its own.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), for clusters.
     """
     names, place = np.unique(np.array(patients, dtype=str), return_inverse=True)
