@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Ran, ct, save
-from tfkt_node.cli import bench_model
+from tfkt_node.cli import bench_model, bench_receivers
 from tfkt_node.iqa.feature_distance import fit
 from tfkt_node.iqa.uncertainty import Calibration
 
@@ -108,3 +108,71 @@ def test_a_folder_without_a_series_is_a_mistake(
 
     assert 2 == ran.code
     assert "there is no CT series in" in ran.err
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, require_tool) -> Callable[..., None]:
+    """Let the benchmark find these programs and no others: `only("storescu", "storescp")`."""
+
+    def restrict(*programs: str) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for program in programs:
+            (folder / program).symlink_to(require_tool(program))
+        monkeypatch.setattr(bench_receivers, "SYSTEM_PATH", str(folder))
+
+    return restrict
+
+
+@pytest.mark.peers
+def test_reception_is_measured_beside_its_peers(
+    command: Command, only: Callable[..., None], tmp_path: Path
+) -> None:
+    """A figure a round for each receiver and number of senders, and the parts of ours."""
+    only("storescu", "storescp", "Orthanc")
+
+    ran = command(
+        "bench", "reception", "--rounds", 2, "--instances", 8, "--folder", tmp_path, "--json"
+    )
+
+    assert 0 == ran.code, ran.err
+    document = json.loads(ran.out)
+    assert (2, 8) == (document["rounds"], document["instances"])
+    ours, orthanc, storescp = document["rows"]
+    assert ["tfkt-node", "Orthanc", "DCMTK storescp"] == [
+        row["name"] for row in (ours, orthanc, storescp)
+    ]
+    for row in (ours, orthanc, storescp):
+        assert {"1", "4"} == set(row["per_second"])
+        assert all(len(rates) == 2 and min(rates) > 0 for rates in row["per_second"].values())
+    assert {"1", "4"} == set(ours["parts_ms"])
+    for parts in ours["parts_ms"].values():
+        assert ["network", "write", "sync", "index"] == list(parts)
+        assert all(len(values) == 2 and min(values) > 0 for values in parts.values())
+    assert [tmp_path / "bin"] == list(tmp_path.iterdir())
+
+
+@pytest.mark.peers
+def test_receiver_that_is_not_installed_is_said(
+    command: Command, only: Callable[..., None], tmp_path: Path
+) -> None:
+    """Without Orthanc the table stands, without ratios."""
+    only("storescu", "storescp")
+
+    ran = command("bench", "reception", "--rounds", 1, "--instances", 8, "--folder", tmp_path)
+
+    assert 0 == ran.code, ran.err
+    assert "Orthanc is not installed" in ran.out
+    assert "The last row is written" in ran.out
+
+
+def test_reception_needs_a_sender(
+    command: Command, only: Callable[..., None], tmp_path: Path
+) -> None:
+    """Without storescu there is nothing to measure with, and the cure is named."""
+    only()
+
+    ran = command("bench", "reception", "--folder", tmp_path)
+
+    assert 2 == ran.code
+    assert "install dcmtk" in ran.err

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from tfkt_node.cli.output import number, print_json, print_table
 
 if TYPE_CHECKING:
     from tfkt_node.cli.bench_model import Row
+    from tfkt_node.cli.bench_reception import Measured
 
 app = typer.Typer(
     help="Measure how fast this machine is.", no_args_is_help=True, rich_markup_mode=None
@@ -72,3 +74,62 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         ms = None if rate is None else 1000 / rate
         ratio = None if rate is None or released is None else rate / released
         yield row.what, number(rate), number(ms, 1), number(ratio, 1), row.remark
+
+
+@app.command()
+def reception(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is printed.")] = 5,
+    instances: Annotated[
+        int, typer.Option(min=8, help="Instances a round and number of senders, 0.5 MB each.")
+    ] = 400,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Where to write for the time being: on the disk that the spool will be on.",
+        ),
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Measure instances a second from one and four senders: this node, Orthanc, DCMTK's storescp.
+
+    Two minutes and 1.5 MB an instance. Needs DCMTK's storescu; what else is not installed is left
+    out.
+    """
+    from tfkt_node.cli import bench_model, bench_reception
+
+    with tempfile.TemporaryDirectory(prefix="tfkt-node-", dir=folder) as scratch:
+        rows = bench_reception.measure(Path(scratch).absolute(), rounds, instances, bench_model.say)
+    machine = {"processor": bench_model.processor(), "cores": bench_model.cores()}
+    if as_json:
+        run = {"rounds": rounds, "instances": instances}
+        print_json({"schema": 1, **machine, **run, "rows": [asdict(row) for row in rows]})
+        return
+    print_table(
+        "Median of {} rounds of {} instances, {cores} cores of {processor}".format(
+            rounds, instances, **machine
+        ),
+        ("instances/s", ">1 sender", ">4 senders", ">times Orthanc: 1", ">4", "remark"),
+        _reception_cells(rows),
+    )
+    ours = rows[0]
+    print_table(
+        "tfkt-node: ms an instance of one association",
+        (">senders", *(f">{part}" for part in bench_reception.PARTS)),
+        (
+            (str(senders), *(number(median(values), 1) for values in parts.values()))
+            for senders, parts in ours.parts_ms.items()
+        ),
+    )
+    typer.echo(f"The last row is written {median(ours.lag_s):.1f} s after the last answer.")
+
+
+def _reception_cells(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
+    (reference,) = [row for row in rows if row.name == "Orthanc"]
+    for row in rows:
+        rates = row.median(1), row.median(4)
+        others = reference.median(1), reference.median(4)
+        ratios = [a / b if a and b else None for a, b in zip(rates, others, strict=True)]
+        yield row.name, *(number(rate, 0) for rate in rates), *map(number, ratios), row.remark

@@ -60,7 +60,7 @@ def measure(shipped: Bundle, source: Path | None, scratch: Path) -> Iterator[Row
     source: folder of CT series, of which the largest is taken; None: a simulated one. scratch: gets
     a gigabyte. Raises Misconfigured when the source has nothing to score.
     """
-    _say("Assessing a series …")
+    say("Assessing a series …")
     step = _AssessStep(shipped, open_engine(shipped, "openvino"), _series(source, scratch))
     slices = step.slices()
     yield from _openvino_rows(shipped, slices)
@@ -70,7 +70,7 @@ def measure(shipped: Bundle, source: Path | None, scratch: Path) -> Iterator[Row
 
 
 def _step_row(step: _AssessStep, slices: FloatArray) -> Row:
-    _say("Measuring the whole step …")
+    say("Measuring the whole step …")
     # Once more the network alone, right before: a busy machine slows both alike.
     alone = rate(step.engine.read, slices)
     whole = step.rate()
@@ -85,7 +85,7 @@ def _openvino_rows(shipped: Bundle, slices: FloatArray) -> Iterator[Row]:
     precisions: tuple[Precision, ...] = ("f32", "bf16")
     scores: dict[Precision, Float64Array] = {}
     for precision in precisions:
-        _say(f"Measuring the bundle in OpenVINO {precision} …")
+        say(f"Measuring the bundle in OpenVINO {precision} …")
         what = f"bundle: openvino {precision}"
         engine = OpenVinoEngine(shipped.folder / GRAPH, cores(), precision)
         if engine.precision != precision:
@@ -105,7 +105,7 @@ def _torch_row(shipped: Bundle, slices: FloatArray) -> Row:
     what = "bundle: torch f32"
     if not _has_torch():
         return Row(what, None, NEEDS_TRAIN)
-    _say("Measuring the bundle in torch …")
+    say("Measuring the bundle in torch …")
     return Row(what, rate(open_engine(shipped, "torch").read, slices))
 
 
@@ -120,13 +120,13 @@ def _released_rows(slices: FloatArray, scratch: Path) -> Iterator[Row]:
     from tfkt_node.iqa import network
     from tfkt_node.training.export import write_graph
 
-    _say("Measuring the released network in torch …")
+    say("Measuring the released network in torch …")
     released = network.build(network.RELEASED)
     yield Row(in_torch, _torch_rate(released, slices), "random weights", is_reference=True)
-    _say("Converting the released network (a minute) …")
+    say("Converting the released network (a minute) …")
     write_graph(released, scratch / "released.xml")
     del released  # 0.8 GB
-    _say("Measuring the released network in OpenVINO …")
+    say("Measuring the released network in OpenVINO …")
     engine = OpenVinoEngine(scratch / "released.xml", cores(), "bf16")
     lacking = "" if engine.precision == "bf16" else "; this processor has no bf16"
     yield Row(
@@ -237,6 +237,7 @@ def processor() -> str:
     return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell how far it is, where somebody looks."""
     if sys.stderr.isatty():
         typer.echo(text, err=True)

@@ -25,10 +25,10 @@ LOGGER = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 100_000
 """Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
-LONGEST_BATCH = 200
+LONGEST_BATCH = 500
 """Arrivals that are written together at most."""
-GATHER_S = 0.1
-"""How long the first of a batch waits for others."""
+GATHER_S = 0.5
+"""How long the first of a batch waits for others: little, set against a quiet period."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 ATTEMPTS = 5
 """Attempts at an arrival that the database refuses, before it is left to a reconciliation."""
@@ -149,10 +149,10 @@ class Indexer:
                 began = monotonic()
                 self._write(batch)
                 busy_s += monotonic() - began
-                written += len(batch)
+                written += sum(isinstance(arrival, StoredInstance) for arrival in batch)
                 continue
             if written:  # for whoever wonders whether the index keeps up
-                LOGGER.info("index.caught_up arrivals=%d busy_s=%.3f", written, busy_s)
+                LOGGER.info("index.caught_up instances=%d busy_s=%.3f", written, busy_s)
                 written, busy_s = 0, 0.0
             if self._stopping.is_set():
                 return
