@@ -173,12 +173,12 @@ def test_no_file_of_the_zoo_ends_in_anything_but_pixels_or_a_reason(shared_data:
 
 def test_rescale_of_each_frame_wins_over_a_shared_one() -> None:
     """Enhanced CT: every frame has the HU of its own Pixel Value Transformation."""
-    values = np.full((3, 1, 1), 1000, dtype=np.int16)
+    values = np.array([1000, 1200, 1400], dtype=np.int16).reshape(3, 1, 1)
     ds = enhanced(values, [(1, -1024), (0.5, -1024), (2, -1024)], [0, 5, 10])
 
     hu = [decode_hu(ds, frame).item() for frame in (1, 2, 3)]
 
-    assert [-24, -524, 976] == hu
+    assert [-24, -424, 1776] == hu
 
 
 def test_own_group_of_a_frame_wins_over_the_shared_one() -> None:

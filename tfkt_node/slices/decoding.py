@@ -30,7 +30,14 @@ from tfkt_node.slices.pixels import (
     stored_values,
 )
 
-__all__ = ["decodable_syntaxes", "decode_hu", "number_of_frames", "raw_hu", "read_dataset"]
+__all__ = [
+    "decodable_syntaxes",
+    "decode_hu",
+    "number_of_frames",
+    "padding_mask",
+    "raw_hu",
+    "read_dataset",
+]
 
 AIR_HU = -1000.0
 OUTSIDE_BELOW_HU = -1500.0
@@ -78,6 +85,14 @@ def decode_hu(ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LI
     hu[_is_padding(ds, layout, stored, cells, hu)] = AIR_HU
     hu[hu < OUTSIDE_BELOW_HU] = AIR_HU
     return hu
+
+
+def padding_mask(
+    ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LIMITS
+) -> BoolArray:
+    """Mark the pixels of one frame that the header calls padding: (rows, columns)."""
+    layout, stored, cells = stored_values(ds, frame, limits)
+    return _is_padding(ds, layout, stored, cells, _rescaled(ds, frame, layout, stored))
 
 
 def raw_hu(ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LIMITS) -> FloatArray:
