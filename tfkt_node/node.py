@@ -9,7 +9,9 @@ is written in the rows, the timers below only look.
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import Callable
@@ -120,8 +122,10 @@ class Node:
             self._scp.start()
         except OSError as error:
             where = f"{self.settings.reception.host}:{self.settings.reception.port}"
+            named = isinstance(error, socket.gaierror)
+            why = error.strerror if named else os.strerror(error.errno or 0)  # without the address
             raise Permanent(
-                f"cannot listen on {where} ({error.strerror})",
+                f"cannot listen on {where} ({why})",
                 "end what listens there, or change reception.host or reception.port",
             ) from error
         self._timers.start()
