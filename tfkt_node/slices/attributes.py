@@ -98,11 +98,11 @@ def read_dataset(path: Path, *, pixels: bool = False, limits: Limits = DEFAULT_L
             start, syntax = file_meta_end(data)
             if syntax in DEFLATED:
                 inflated = _inflated(data[start:], limits)
-                _check_structure(inflated, 0, EXPLICIT_LE, pixels, limits)
+                _check_structure(inflated, 0, EXPLICIT_LE, limits)
                 ds = decode_elements(BytesIO(inflated), False, True, stop_when=_behind(pixels))
                 ds.file_meta = read_file_meta_info(path)
             else:
-                _check_structure(data, start, syntax, pixels, limits)
+                _check_structure(data, start, syntax, limits)
                 ds = read_partial(file, stop_when=_behind(pixels))
     # pydicom logs and returns an empty data set where a closing delimiter is missing.
     if len(ds) == 0:
@@ -130,15 +130,17 @@ def _inflated(deflated: bytes, limits: Limits) -> bytes:
     return inflated
 
 
-def _check_structure(data: Buffer, start: int, syntax: str, pixels: bool, limits: Limits) -> None:
+def _check_structure(data: Buffer, start: int, syntax: str, limits: Limits) -> None:
+    """Raise SetAside for what the library would pass over; a file cut short in the pixels too."""
     found = look_over(data, start, big_endian=syntax == EXPLICIT_BE, limits=limits)
-    if pixels and found is not None and found.declared is not None:
-        there = len(data) - found.start
-        if found.declared > there:
-            raise SetAside(
-                Reason.UNDECODABLE,
-                f"pixel data of {there} bytes where the element says {found.declared}",
-            )
+    if found is None or found.declared is None:
+        return
+    there = len(data) - found.start
+    if found.declared > there:
+        raise SetAside(
+            Reason.UNDECODABLE,
+            f"pixel data of {there} bytes where the element says {found.declared}",
+        )
 
 
 def from_bytes(attributes: bytes) -> Dataset:
