@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.sop_class import Verification
 
+from tests.reception import wire
 from tests.reception.scu import associate
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
@@ -55,6 +56,20 @@ def test_echo_is_answered(listen):
     assoc.release()
 
     assert status.Status == 0x0000
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
+def test_ipv6_is_listened_on(listen):
+    """An IPv6 address of the settings is listened on, and the caller's is recorded."""
+    listening = listen(host="::1")
+
+    with socket.create_connection(("::1", listening.port), timeout=10) as peer:
+        peer.sendall(wire.request_pdu())
+        answer = peer.recv(1)
+    (opened,) = listening.wait_for(AssociationOpened)
+
+    assert answer == bytes([wire.ASSOCIATE_AC])
+    assert opened.address == "::1"
 
 
 def test_p1_answered_instance_has_its_file(listen, make_ct):

@@ -149,3 +149,4 @@ def test_p1_answered_instances_survive_a_kill(tmp_path, make_ct):
 
     assert len(answered) >= 20
     assert set(answered) <= found
+    assert list(spool.incoming.iterdir()) == []
