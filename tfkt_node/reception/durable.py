@@ -11,7 +11,7 @@ from pathlib import Path
 PARTIAL = ".part"
 """Ending of the name of a file that is still being written."""
 
-BUFFER_BYTES = 1 << 18
+BUFFER_BYTES = 1 << 16
 """Small pieces are gathered up to this size before they go to the system."""
 
 Bytes = bytes | bytearray | memoryview
