@@ -124,7 +124,7 @@ def hu_digest(file: Path) -> str:
         ("jpegls-garbage", Reason.UNDECODABLE),
         ("ts-jpip", Reason.UNDECODABLE),
         ("ts-private-ge", Reason.UNDECODABLE),
-        ("no-sequence-delimiter", Reason.UNREADABLE),
+        ("no-sequence-delimiter", Reason.UNDECODABLE),
         ("nested-2000", Reason.UNREADABLE),
         ("deflate-cut", Reason.UNREADABLE),
         ("zero-length", Reason.UNREADABLE),

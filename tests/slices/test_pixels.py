@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,13 +17,13 @@ from pydicom.encaps import encapsulate
 from tests.slices.ct_images import ct, enhanced, reason_of, stored
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
-from tfkt_node.slices.decoding import decode_hu, raw_hu
+from tfkt_node.slices.decoding import decode_hu, raw_hu, read_dataset
 
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 J2K_LOSSLESS, J2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
-RLE = "1.2.840.10008.1.2.5"
+ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
 DOUBT = (
     Reason.UNDECODABLE,
     "the compressed stream contradicts Bits Stored, High Bit or Pixel Representation",
@@ -126,6 +130,44 @@ def test_one_padding_byte_is_allowed_and_no_other_surplus() -> None:
         Reason.UNDECODABLE,
         "pixel data of 6 bytes where the attributes say 3",
     )
+
+
+@pytest.mark.parametrize("is_encapsulated", [False, True])
+def test_large_object_is_read_frame_by_frame(tmp_path: Path, is_encapsulated: bool) -> None:
+    """Memory holds one frame of it, not all; each frame is the one that was asked for."""
+    count = 80
+    values = np.arange(count, dtype=np.int16)[:, None, None] + np.zeros((1, 512, 512), np.int16)
+    ds = enhanced(values, [(1, 0)] * count, [*range(count)])
+    if is_encapsulated:
+        in_syntax(ds, ENCAPSULATED_NATIVE, *(frame.tobytes() for frame in values))
+    path = tmp_path / "large.dcm"
+    ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    tracemalloc.start()
+
+    large = read_dataset(path, pixels=True)
+    found = [set(raw_hu(large, frame).ravel().tolist()) for frame in (1, 41, count)]
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [{0}, {40}, {count - 1}] == found
+    assert peak < 16 << 20  # the object has 42 MB
+
+
+@pytest.mark.parametrize("is_encapsulated", [False, True])
+def test_large_object_that_breaks_off_is_undecodable(tmp_path: Path, is_encapsulated: bool) -> None:
+    """Whether its length says so, or the closing delimiter that is not there."""
+    values = np.zeros((80, 512, 512), dtype=np.int16)
+    ds = enhanced(values, [(1, 0)] * 80, [*range(80)])
+    if is_encapsulated:
+        in_syntax(ds, ENCAPSULATED_NATIVE, *(frame.tobytes() for frame in values))
+    path = tmp_path / "large.dcm"
+    ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    os.truncate(path, path.stat().st_size - 8)
+
+    with pytest.raises(SetAside) as caught:
+        read_dataset(path, pixels=True)
+
+    assert caught.value.detail.startswith("the pixel data break off after ")
 
 
 def test_limits_hold_before_anything_is_decoded() -> None:

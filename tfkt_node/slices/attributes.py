@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -25,7 +25,7 @@ from pydicom.sequence import Sequence
 
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
-from tfkt_node.slices.structure import Buffer, file_meta_end, look_over
+from tfkt_node.slices.structure import Buffer, PixelElement, file_meta_end, look_over
 
 DEFAULT_LIMITS = Limits()
 
@@ -36,8 +36,20 @@ DEFLATED = frozenset(
 )
 """Syntaxes whose data set is deflated as a whole: plain, and JPIP referenced."""
 
-FIRST_PIXEL_TAG, LAST_PIXEL_TAG = 0x7FE00001, 0x7FE00010
-"""Extended Offset Table, Pixel Data."""
+FIRST_PIXEL_TAG, LAST_TABLE, LAST_PIXEL_TAG = 0x7FE00001, 0x7FE00003, 0x7FE00010
+"""Extended Offset Table, the last that is about it, and Pixel Data."""
+
+LARGE_BYTES = 32 << 20
+"""Pixel data up to this are read whole: single slices."""
+
+
+class PixelsInFile(NamedTuple):
+    """Where the value of Pixel Data lies in a file."""
+
+    path: Path
+    start: int
+    end: int
+
 
 FOREIGN_ERRORS = (
     ArithmeticError,
@@ -85,9 +97,11 @@ def _is_of_the_disk(error: OSError) -> bool:
 def read_dataset(path: Path, *, pixels: bool = False, limits: Limits = DEFAULT_LIMITS) -> Dataset:
     """Read a Part 10 file, without its pixel data unless asked for.
 
+    Large pixel data stay in the file, and the data set says where, by an attribute `pixels_in_file`
+    (PixelsInFile): a frame at a time is read of them later.
     Raises SetAside: FILE_MISSING; UNREADABLE where the bytes are no sound data set, or hold more
-    than the limits; UNDECODABLE where the pixel data say they are longer than the file. Other
-    errors of the file system pass through: they say nothing about the file.
+    than the limits; UNDECODABLE where the pixel data break off. Other errors of the file system
+    pass through: they say nothing about the file.
     """
     with foreign_errors_as(Reason.UNREADABLE, "not a sound DICOM file"):
         try:
@@ -102,17 +116,25 @@ def read_dataset(path: Path, *, pixels: bool = False, limits: Limits = DEFAULT_L
                 ds = decode_elements(BytesIO(inflated), False, True, stop_when=_behind(pixels))
                 ds.file_meta = read_file_meta_info(path)
             else:
-                _check_structure(data, start, syntax, limits)
-                ds = read_partial(file, stop_when=_behind(pixels))
+                found = _check_structure(data, start, syntax, limits)
+                stays = pixels and syntax != EXPLICIT_BE and _is_large(found)
+                ds = read_partial(file, stop_when=_behind(pixels, LAST_TABLE if stays else None))
+                if found is not None and stays:
+                    ds.pixels_in_file = PixelsInFile(path, found.start, found.end)
     # pydicom logs and returns an empty data set where a closing delimiter is missing.
     if len(ds) == 0:
         raise SetAside(Reason.UNREADABLE, "the data set breaks off before its first element")
     return ds
 
 
-def _behind(pixels: bool) -> Callable[[int, str | None, int], bool]:
+def _is_large(found: PixelElement | None) -> bool:
+    is_plain = found is not None and found.tag == LAST_PIXEL_TAG
+    return found is not None and is_plain and found.end - found.start > LARGE_BYTES
+
+
+def _behind(pixels: bool, last: int | None = None) -> Callable[[int, str | None, int], bool]:
     """Tell where to stop reading: at the pixel data, or behind them, where junk may follow."""
-    wanted = LAST_PIXEL_TAG if pixels else FIRST_PIXEL_TAG - 1
+    wanted = last or (LAST_PIXEL_TAG if pixels else FIRST_PIXEL_TAG - 1)
     return lambda tag, _vr, _length: tag > wanted
 
 
@@ -130,17 +152,14 @@ def _inflated(deflated: bytes, limits: Limits) -> bytes:
     return inflated
 
 
-def _check_structure(data: Buffer, start: int, syntax: str, limits: Limits) -> None:
-    """Raise SetAside for what the library would pass over; a file cut short in the pixels too."""
+def _check_structure(data: Buffer, start: int, syntax: str, limits: Limits) -> PixelElement | None:
+    """Raise SetAside for what the library would pass over; say where the pixel data are."""
     found = look_over(data, start, big_endian=syntax == EXPLICIT_BE, limits=limits)
-    if found is None or found.declared is None:
-        return
-    there = len(data) - found.start
-    if found.declared > there:
-        raise SetAside(
-            Reason.UNDECODABLE,
-            f"pixel data of {there} bytes where the element says {found.declared}",
-        )
+    if found is not None and not found.is_whole:
+        there = len(data) - found.start
+        said = f" of {found.end - found.start}" if found.is_native else ""
+        raise SetAside(Reason.UNDECODABLE, f"the pixel data break off after {there}{said} bytes")
+    return found
 
 
 def from_bytes(attributes: bytes) -> Dataset:

@@ -6,17 +6,36 @@ frames apart, and only when they point at fragments. What stays in doubt is an e
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import BinaryIO
 
 from tfkt_node.slices.codecs import END_OF_IMAGE, WHOLE_CELLS
+from tfkt_node.slices.structure import Buffer
 
 ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 
 
+class FileSlice:
+    """Bytes of an open file between two places, read when they are asked for."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file = file
+        self._start = start
+        self._length = end - start
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        first, last, _ = where.indices(self._length)
+        return os.pread(self._file.fileno(), max(0, last - first), self._start + first)
+
+
 def frame_bytes(
-    data: bytes,
+    data: Buffer,
     index: int,
     frames: int,
     syntax: str,
@@ -43,12 +62,12 @@ def frame_bytes(
     return b"".join(data[start:end] for start, end in parts)
 
 
-def _items(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
     """Return the Basic Offset Table, and where each fragment's value lies."""
     found: list[tuple[int, int]] = []
     at = 0
     while at + 8 <= len(data):
-        group, number, length = struct.unpack_from("<HHL", data, at)
+        group, number, length = struct.unpack("<HHL", data[at : at + 8])
         tag, start = group << 16 | number, at + 8
         if tag == SEQUENCE_END:
             break
@@ -78,7 +97,7 @@ def _starts(
     return []
 
 
-def _by_end_of_image(data: bytes, fragments: Sequence[tuple[int, int]], syntax: str) -> list[int]:
+def _by_end_of_image(data: Buffer, fragments: Sequence[tuple[int, int]], syntax: str) -> list[int]:
     """Start a new frame after each fragment that ends an image; one pad byte may follow its end."""
     if syntax in WHOLE_CELLS:
         return []
@@ -87,5 +106,5 @@ def _by_end_of_image(data: bytes, fragments: Sequence[tuple[int, int]], syntax: 
     return [0, *(number + 1 for number in ends[:-1])] if is_whole else []
 
 
-def _ends_image(data: bytes, end: int) -> bool:
+def _ends_image(data: Buffer, end: int) -> bool:
     return data[end - 2 : end] == END_OF_IMAGE or data[end - 3 : end - 1] == END_OF_IMAGE

@@ -6,6 +6,8 @@ decoded. Where stream and attributes contradict each other the values are in dou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,10 @@ from pydicom.uid import UID
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
-from tfkt_node.slices.attributes import foreign_errors_as, integer, text
+from tfkt_node.slices.attributes import PixelsInFile, foreign_errors_as, integer, text
 from tfkt_node.slices.codecs import IntArray
-from tfkt_node.slices.frames import frame_bytes
+from tfkt_node.slices.frames import FileSlice, frame_bytes
+from tfkt_node.slices.structure import Buffer
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
@@ -72,7 +75,7 @@ def stored_values(
     frame: 1-based for multi-frame objects, None otherwise. Raises SetAside: NO_PIXELS, or
     UNDECODABLE with the transfer syntax or the odd attribute in the detail.
     """
-    if "PixelData" not in ds:
+    if "PixelData" not in ds and not hasattr(ds, "pixels_in_file"):
         is_float = "FloatPixelData" in ds or "DoubleFloatPixelData" in ds
         detail = "floating-point pixel data instead of whole numbers" if is_float else ""
         raise SetAside(Reason.NO_PIXELS, detail)
@@ -82,8 +85,10 @@ def stored_values(
     if index >= layout.frames or (frame is None and layout.frames != 1):
         raise SetAside(Reason.UNDECODABLE, "Number of Frames does not fit the object")
     syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
-    with foreign_errors_as(Reason.UNDECODABLE, f"{name_of(syntax)} could not be decoded"):
-        data = ds.PixelData or b""
+    with (
+        foreign_errors_as(Reason.UNDECODABLE, f"{name_of(syntax)} could not be decoded"),
+        _pixel_data(ds) as data,
+    ):
         if syntax in NATIVE:
             cells = _native(data, layout, index, _byte_order(ds, layout, syntax))
             return layout, layout.value(cells), cells
@@ -99,6 +104,17 @@ def stored_values(
         if syntax in codecs.WHOLE_CELLS:
             return layout, layout.value(cells), cells
         return layout, _of_samples(layout, cells, bits, syntax), cells
+
+
+@contextmanager
+def _pixel_data(ds: Dataset) -> Iterator[Buffer]:
+    """Give the value of Pixel Data: from memory, or as it lies in the file."""
+    where: PixelsInFile | None = getattr(ds, "pixels_in_file", None)
+    if where is None:
+        yield ds.PixelData or b""
+    else:
+        with where.path.open("rb") as file:
+            yield FileSlice(file, where.start, where.end)
 
 
 def number_of_frames(ds: Dataset) -> int | None:
@@ -166,20 +182,19 @@ def _byte_order(ds: Dataset, layout: Layout, syntax: str) -> str:
     return "w" if layout.bits_allocated == 8 and ds["PixelData"].VR == "OW" else ">"
 
 
-def _native(data: bytes, layout: Layout, index: int, order: str) -> IntArray:
+def _native(data: Buffer, layout: Layout, index: int, order: str) -> IntArray:
     expected = layout.frame_bytes * layout.frames
     if len(data) not in (expected, expected + expected % 2):
         raise SetAside(
             Reason.UNDECODABLE,
             f"pixel data of {len(data)} bytes where the attributes say {expected}",
         )
-    if order == "w":
-        data = np.frombuffer(data, dtype=">u2").astype("<u2").tobytes()
+    first = index * layout.frame_bytes
+    if order == "w":  # pairs go across frames of an odd size
+        data = np.frombuffer(bytes(data[:]), dtype=">u2").astype("<u2").tobytes()
     cells = np.frombuffer(
-        data,
+        data[first : first + layout.frame_bytes],
         dtype=f"{order.replace('w', '<')}u{layout.bits_allocated // 8}",
-        count=layout.rows * layout.columns,
-        offset=index * layout.frame_bytes,
     )
     return cells.reshape(layout.rows, layout.columns)
 

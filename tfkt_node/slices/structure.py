@@ -34,10 +34,16 @@ class Buffer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PixelElement:
-    """Where the value of Pixel Data starts, and how long it says to be; None: fragments."""
+    """Where the value of the pixel data lies, a closing delimiter left out.
 
+    is_whole: it ends inside the file. is_native: its length is told; else it holds fragments.
+    """
+
+    tag: int
     start: int
-    declared: int | None
+    end: int
+    is_whole: bool
+    is_native: bool
 
 
 @dataclass(slots=True)
@@ -108,7 +114,7 @@ class _Walk:
                 continue
             self._count(tag)
             if not self._levels and tag in PIXEL_DATA:
-                found = PixelElement(start, None if length == UNDEFINED else length)
+                found = self._pixels(tag, length, start)
             if self._is_sequence(vr, length, start):
                 self._open(False, start, length, implicit=vr == b"UN")
                 at = start
@@ -180,6 +186,15 @@ class _Walk:
         while self._levels and self._levels[-1].end is not None and at >= self._levels[-1].end:
             at = self._levels.pop().end or at
         return at
+
+    def _pixels(self, tag: int, length: int, start: int) -> PixelElement:
+        if length != UNDEFINED:
+            is_whole = start + length <= len(self._data)
+            return PixelElement(tag, start, start + length, is_whole, is_native=True)
+        after = self._after_fragments(start)
+        delimiter = self._data[after - 8 : after] if after <= len(self._data) else b""
+        is_whole = len(delimiter) == 8 and self._header(after - 8)[0] == SEQUENCE_END
+        return PixelElement(tag, start, after - 8, is_whole, is_native=False)
 
     def _after_fragments(self, at: int) -> int:
         """Skip a value of undefined length that is no sequence: the pixels of an icon."""
