@@ -34,8 +34,8 @@ $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
 demo: $(VENV)/.serving  ## Run the whole path once, on a CT series of its own making
 	$(BIN)/tfkt-node demo
 
-test: $(VENV)/.dev  ## Run the tests (those that need a GPU, training or hours are left out)
-	$(BIN)/python -m pytest -m "not gpu and not train and not soak" $(PYTEST_ARGS)
+test: $(VENV)/.dev  ## Run the tests (those that need a GPU, training, hours or a viewer are left out)
+	$(BIN)/python -m pytest -m "not gpu and not train and not soak and not viewer" $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, import contracts, spelling, doctests
 	$(BIN)/ruff format --check .
