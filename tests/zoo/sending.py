@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -156,12 +155,11 @@ def _answer_to(assoc: Any, sent: Sent) -> str:
         return "no context"
     request = C_STORE()
     request.MessageID = 1
-    with warnings.catch_warnings(action="ignore"):  # odd UIDs are the point of some files
-        try:
-            request.AffectedSOPClassUID = sop_class
-            request.AffectedSOPInstanceUID = sop_uid
-        except ValueError:  # the library sends no UID of more than 64 characters
-            return NOT_SENT
+    try:
+        request.AffectedSOPClassUID = sop_class
+        request.AffectedSOPInstanceUID = sop_uid
+    except ValueError:  # the library sends no UID of more than 64 characters
+        return NOT_SENT
     request.Priority = 2
     request.DataSet = BytesIO(dataset)
     assoc._reactor_checkpoint.clear()
