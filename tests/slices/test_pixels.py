@@ -21,7 +21,7 @@ from tfkt_node.slices.decoding import decode_hu, raw_hu, read_dataset
 
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
-JPEG_LS = "1.2.840.10008.1.2.4.80"
+JPEG_LS, JPEG_LS_NEAR = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
 J2K_LOSSLESS, J2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
 ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
 DOUBT = (
@@ -290,6 +290,22 @@ def test_loss_beyond_the_range_is_clipped_and_not_wrapped() -> None:
 
     assert {4095 - 1024} == set(lossy.ravel().tolist())
     assert {4 - 1024} == set(lossless.ravel().tolist())  # there these are bits of an overlay
+
+
+def test_sign_of_a_lossy_stream_is_taken_where_it_fills_the_sample() -> None:
+    """14 signed bits in 16 unsigned ones, or in 14: the same values, off by at most 2."""
+    import jpeg_ls
+
+    filled = PEOPLE.astype("i2").view("u2")
+    cut = (PEOPLE & 0x3FFF).astype("u2")
+    attributes = {"BitsStored": 14, "HighBit": 13, "PixelRepresentation": 1, "RescaleIntercept": 0}
+
+    def lossy(samples: np.ndarray) -> Dataset:
+        stream = bytes(jpeg_ls.encode_array(np.ascontiguousarray(samples), lossy_error=2))
+        return in_syntax(ct(samples, **attributes), JPEG_LS_NEAR, stream)
+
+    assert np.abs(raw_hu(lossy(filled)) - PEOPLE).max() <= 2
+    assert np.abs(raw_hu(lossy(cut)) - PEOPLE).max() <= 2
 
 
 def test_overlays_under_loss_are_in_doubt() -> None:

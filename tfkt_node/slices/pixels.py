@@ -221,12 +221,14 @@ def _of_samples(layout: Layout, samples: IntArray, bits: int, syntax: str) -> In
     if syntax in codecs.LOSSLESS or bits <= needed:
         return layout.value(samples)
     # Loss may carry values a little beyond their range: masking would turn bone into air.
+    wide = samples.astype("i8")
+    if layout.is_signed and samples.dtype.kind == "u":  # the sign fills the whole sample
+        wide -= (wide >> (bits - 1)) << bits
     low, high = layout.span
     reach = OVERSHOOT * (high - low)
-    has_kept_sign = samples.dtype.kind == "i" or not layout.is_signed
-    if layout.shift or not has_kept_sign or not low - reach <= lowest <= highest <= high + reach:
+    if layout.shift or not low - reach <= wide.min() <= wide.max() <= high + reach:
         raise _doubt()
-    clipped: IntArray = samples.astype("i8").clip(low, high)
+    clipped: IntArray = wide.clip(low, high)
     return clipped
 
 
