@@ -111,3 +111,41 @@ def test_gdcm_reads_the_same_hounsfield_units(
         assert np.abs(theirs - hu).max() <= loss, path.name
         compared += 1
     assert compared >= 12
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        ("dcmconv", "+ti"),
+        ("dcmconv", "+tb"),
+        ("dcmconv", "+td"),
+        ("dcmcrle",),
+        ("dcmcjpeg", "+e1"),
+        ("dcmcjpeg", "+el"),
+        ("dcmcjpls",),
+        ("gdcmconv", "--j2k"),
+        ("gdcmconv", "--jpegls"),
+        ("gdcmconv", "--jpeg"),
+        ("gdcmconv", "--rle"),
+    ],
+    ids=" ".join,
+)
+def test_what_others_encode_without_loss_keeps_its_hounsfield_units(
+    encoder: tuple[str, ...], shared_data: Path, tmp_path: Path, require_tool: Tool
+) -> None:
+    """Signed 16 bits, unsigned 12 and signed 14, encoded by other people's software."""
+    tool, *options = encoder
+    images = (
+        "series/RIDER-Pilot-0109/1-21.dcm",
+        "series/LungFCP-01-0001/1-073.dcm",
+        "zoo/pydicom-data/693_UNCR.dcm",
+    )
+    for name in images:
+        target = tmp_path / Path(name).name
+        subprocess.run(
+            [require_tool(tool), *options, str(shared_data / name), str(target)],
+            capture_output=True, check=True,
+        )  # fmt: skip
+
+        expected = raw_hu(read_dataset(shared_data / name, pixels=True))
+        np.testing.assert_array_equal(expected, raw_hu(read_dataset(target, pixels=True)))
