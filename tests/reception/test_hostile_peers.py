@@ -18,7 +18,7 @@ import pytest
 from tests.reception import wire
 from tests.reception.conftest import Listening
 from tests.reception.wire import Peer
-from tfkt_node.reception import places
+from tfkt_node.reception import line, places
 from tfkt_node.reception.incoming import Incoming
 from tfkt_node.reception.indexing import AssociationEnded
 from tfkt_node.records import AssociationEnd
@@ -275,8 +275,9 @@ def test_request_of_another_protocol_is_rejected(listen, edit, answer):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, as in a running node
-def test_p7_broken_bytes_neither_crash_nor_hang(listen, caplog):
+def test_p7_broken_bytes_neither_crash_nor_hang(listen, caplog, monkeypatch):
     """P7, P10: whatever a peer's bytes are, its connection ends, the log is quiet, others go on."""
+    monkeypatch.setattr(line, "FAREWELL_S", 0.1)
     listening = listen(socket_timeout_s=0.3, network_timeout_s=0.3)
     exchange = (
         wire.request_pdu()

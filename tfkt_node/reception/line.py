@@ -31,6 +31,9 @@ ASSOCIATE_RQ, KNOWN_TYPES = 1, range(1, 8)
 BUFFER_BYTES = 2 * MAXIMUM_PDU_BYTES
 """Read at once, where a peer sends so much: PDUs are often far smaller than allowed."""
 
+LOOK_S = 0.25
+"""How long the system waits for bytes before the clock is looked at again."""
+
 FAREWELL_S = 2.0
 """How long a peer may take to close after the last word was sent to it."""
 
@@ -55,16 +58,20 @@ class Line:
         self._pdu_timeout_s = pdu_timeout_s
         self._buffer = memoryview(bytearray())  # a connection that says nothing takes no memory
         self._start = self._end = 0
+        # Timeouts of the system: those of the library cost three system calls a read.
+        self._socket.settimeout(None)
+        for option, limit_s in ((socket.SO_RCVTIMEO, LOOK_S), (socket.SO_SNDTIMEO, pdu_timeout_s)):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _timeval(limit_s))
 
     def read_pdu(self, wait_s: float) -> Pdu | None:
         """Read the next PDU, or return None when the peer says nothing for wait_s seconds.
 
         Raises ConnectionError when the connection is gone, when a PDU is longer than allowed and
-        when it is not whole pdu_timeout_s after its first byte.
+        when it is not whole pdu_timeout_s after its first byte; each a moment later, see LOOK_S.
         """
         if self._start == self._end:
             try:
-                self._receive(wait_s)
+                self._receive(monotonic() + wait_s)
             except TimeoutError:
                 return None
         try:
@@ -85,10 +92,7 @@ class Line:
         while self._end - self._start < size:
             if size > len(self._buffer) - self._start:
                 self._make_room(size)
-            left_s = deadline - monotonic()
-            if left_s <= 0:
-                raise TimeoutError("the PDU was not whole in time")
-            self._receive(left_s)
+            self._receive(deadline)
 
     def _make_room(self, size: int) -> None:
         """Move what is there to the front of a buffer that holds a PDU of this size."""
@@ -98,24 +102,24 @@ class Line:
         self._buffer[: len(there)] = there
         self._start, self._end = 0, len(there)
 
-    def _receive(self, limit_s: float) -> None:
+    def _receive(self, deadline: float) -> None:
         """Take in what has come, at least a byte. Raises TimeoutError, ConnectionError."""
         if not self._buffer:
             self._buffer = memoryview(bytearray(BUFFER_BYTES))
         if self._start == self._end:
             self._start = self._end = 0
-        self._socket.settimeout(limit_s)
-        try:
-            received = self._socket.recv_into(self._buffer[self._end :])
-        except TimeoutError:
-            raise TimeoutError("the PDU was not whole in time") from None
+        while True:
+            if monotonic() > deadline:
+                raise TimeoutError("the PDU was not whole in time")
+            with contextlib.suppress(BlockingIOError):  # nothing came within LOOK_S
+                received = self._socket.recv_into(self._buffer[self._end :])
+                break
         if not received:
             raise ConnectionResetError("the peer has hung up")
         self._end += received
 
     def send(self, data: bytes) -> None:
         """Send bytes. Raises OSError when the peer is gone or does not take them in time."""
-        self._socket.settimeout(self._pdu_timeout_s)
         self._socket.sendall(data)
 
     def hang_up(self) -> None:
@@ -124,18 +128,26 @@ class Line:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def see_off(self) -> None:
-        """Let the peer hear the last word: a socket closed with bytes unread takes it back."""
+        """Let the peer hear the last word, and close first, as PS3.8 section 9.2 has it.
+
+        A socket that is closed with bytes unread would take the word back.
+        """
         deadline = monotonic() + FAREWELL_S
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            while (left_s := deadline - monotonic()) > 0:
+            while True:
                 self._start = self._end = 0
-                self._receive(left_s)
+                self._receive(deadline)
 
     def close(self) -> None:
         """Give the socket back. By the thread that reads, last of all."""
         self.hang_up()
         self._socket.close()
+
+
+def _timeval(seconds: float) -> bytes:
+    """Encode C's struct timeval; zero would mean no limit."""
+    whole = int(seconds)
+    return struct.pack("@ll", whole, max(1, int(1e6 * (seconds - whole))))
 
 
 def _checked(kind: int, length: int) -> int:
