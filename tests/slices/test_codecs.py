@@ -101,7 +101,7 @@ def test_deflated_frame_is_inflated_no_further_than_it_should_be(size: int) -> N
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     stream = deflate.compress(bytes(size)) + deflate.flush()
 
-    with pytest.raises(ValueError, match=r"the stream breaks off|the frame has another length"):
+    with pytest.raises(ValueError, match="the frame has another length"):
         decode(DEFLATED_FRAME, stream, rows=3, columns=4, bits_allocated=16)
 
 
