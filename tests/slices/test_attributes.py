@@ -70,6 +70,12 @@ def test_number_of_a_broken_length_is_no_number() -> None:
     assert integer(raw("Rows", "US", b"\x01\x02\x03"), "Rows") is None
 
 
+@pytest.mark.parametrize(("vr", "number"), [("DS", 0.0), ("LO", 0.0), ("US", None), ("SS", None)])
+def test_text_of_a_number_is_not_read_as_binary(vr: str, number: float | None) -> None:
+    """An intercept of "0 " under the VR of a binary number would be 8240."""
+    assert decimal(raw("RescaleIntercept", vr, b"0 "), "RescaleIntercept") == number
+
+
 def test_values_are_counted() -> None:
     """Pixel Spacing of one value is not a spacing."""
     assert decimals(raw("PixelSpacing", "DS", b"0.7\\0.8"), "PixelSpacing", 2) == (0.7, 0.8)

@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset as decode_elements
@@ -35,6 +36,9 @@ DEFLATED = frozenset(
     {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
 """Syntaxes whose data set is deflated as a whole: plain, and JPIP referenced."""
+
+BINARY_NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+"""VRs under which the text of a number, such as "0 ", is another number: 8240."""
 
 FIRST_PIXEL_TAG, LAST_TABLE, LAST_PIXEL_TAG = 0x7FE00001, 0x7FE00003, 0x7FE00010
 """Extended Offset Table, the last that is about it, and Pixel Data."""
@@ -239,7 +243,11 @@ def _value(ds: Dataset, keyword: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ds.get(keyword)
+            if keyword not in ds:
+                return None
+            element = ds[keyword]
+            is_misread = element.VR in BINARY_NUMBERS and dictionary_VR(element.tag) in ("DS", "IS")
+            return None if is_misread else element.value
         except (*FOREIGN_ERRORS, OSError):  # nothing is read from the disk here
             return None
 
