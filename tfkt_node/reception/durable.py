@@ -11,9 +11,6 @@ from pathlib import Path
 PARTIAL = ".part"
 """Ending of the name of a file that is still being written."""
 
-BUFFER_BYTES = 1 << 16
-"""Small pieces are gathered up to this size before they go to the system."""
-
 Bytes = bytes | bytearray | memoryview
 
 
@@ -29,16 +26,17 @@ class PartialFile:
         """Begin a file. folder: on the file system of the place where it will be kept."""
         self._path = folder / f".{secrets.token_hex(12)}{PARTIAL}"
         opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file = open(opened, "wb", buffering=BUFFER_BYTES)  # noqa: SIM115 - outlives the call
+        self._file = open(opened, "wb", buffering=0)  # noqa: SIM115 - outlives the call
 
     def write(self, chunk: Bytes) -> None:
         """Append bytes."""
-        self._file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def keep_as(self, path: Path) -> None:
         """Give the file its name, durably. After an OSError there is nothing under either name."""
         try:
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._path.rename(path)
@@ -53,7 +51,7 @@ class PartialFile:
 
     def discard(self) -> None:
         """Take the file away, as far as the disk lets it. May be called again."""
-        with contextlib.suppress(OSError):  # what is buffered may find no room
+        with contextlib.suppress(OSError):
             self._file.close()
         _remove_quietly(self._path)
 

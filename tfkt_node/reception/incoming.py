@@ -1,7 +1,7 @@
-"""An instance on its way into the spool: written and digested while it is still coming in.
+"""An instance on its way into the spool: it takes the memory of a buffer, however large it is.
 
-So it takes the memory of a buffer, however large it is, and after its last byte little is left to
-be done but to bring it to the disk.
+What is larger than the buffer is written and digested while it is still coming in. Most instances
+fit, and one large write costs half of several.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
+BUFFER_BYTES = 1 << 20
+
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -42,10 +44,16 @@ class Announced:
 
 
 class Incoming:
-    """One instance under way, for one thread. It ends with keep() or discard()."""
+    """One instance under way, for one thread. It ends with keep() or discard().
 
-    def __init__(self, spool: Spool, announced: Announced) -> None:
-        """Begin its file. Raises Refused as write() does, and for UIDs that cannot key a store."""
+    One that fits into the buffer touches the disk only when it is whole and known to be new.
+    """
+
+    def __init__(self, spool: Spool, announced: Announced, buffer: bytearray | None = None) -> None:
+        """Begin. Raises Refused for UIDs that cannot key a store.
+
+        buffer: to work with, new_buffer() if None; it may serve one instance after another.
+        """
         _check_uids(announced)
         self._spool = spool
         self._announced = announced
@@ -59,12 +67,12 @@ class Incoming:
             announced.calling_ae,
         )
         self._meta_bytes = len(meta)
-        self._received_bytes = 0
-        try:
-            self._file = PartialFile(spool.incoming)
-            self._file.write(meta)
-        except OSError as error:
-            raise refusal(error) from error
+        self._data_bytes = 0
+        self._file: PartialFile | None = None
+        self._buffer = memoryview(buffer or new_buffer())
+        self._buffer[: len(meta)] = meta
+        self._filled = len(meta)
+        self._digested = len(meta)  # of what is in the buffer
 
     def write(self, chunk: Bytes) -> None:
         """Append bytes of the data set.
@@ -72,31 +80,31 @@ class Incoming:
         Raises Refused, with nothing kept, for a data set over the limit, for a disk that is full up
         to the reserve, and when the disk fails.
         """
-        try:
-            self._spool.check_room(self._received_bytes, len(chunk))
-            self._file.write(chunk)
-        except OSError as error:
-            self.discard()
-            raise refusal(error) from error
-        except Refused:
-            self.discard()
-            raise
-        self._sha.update(chunk)
-        self._received_bytes += len(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            if self._filled == len(self._buffer):
+                self._digest_buffer()
+                self._write_buffer()
+            piece = rest[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            self._data_bytes += len(piece)
+            rest = rest[len(piece) :]
 
     def keep(self, received_at: datetime) -> tuple[StoredInstance, bool]:
         """Bring the instance to the disk, name and all; tell whether it is new.
 
-        Raises Refused, with nothing kept, when the disk fails.
+        Raises Refused as write() does.
         """
+        self._digest_buffer()
         digest = self._sha.hexdigest()
         path = self._spool.path_of(digest)
+        size_bytes = self._meta_bytes + self._data_bytes
         try:
             with self._spool.lock_of(digest):
                 is_new = not path.exists()
                 if is_new:
-                    size_bytes = self._meta_bytes + self._received_bytes
-                    self._file.keep_as(path)  # the last step: what is kept is answered as kept
+                    self._write_buffer().keep_as(path)  # what is kept is answered as kept
                 else:
                     self.discard()
                     size_bytes = path.stat().st_size
@@ -119,7 +127,33 @@ class Incoming:
 
     def discard(self) -> None:
         """Leave nothing of it."""
-        self._file.discard()
+        if self._file is not None:
+            self._file.discard()
+
+    def _digest_buffer(self) -> None:
+        self._sha.update(self._buffer[self._digested : self._filled])
+        self._digested = self._filled
+
+    def _write_buffer(self) -> PartialFile:
+        """Bring what is in the buffer to the file, begun if need be; return that."""
+        try:
+            self._spool.check_room(self._data_bytes, self._filled)
+            if self._file is None:
+                self._file = PartialFile(self._spool.incoming)
+            self._file.write(self._buffer[: self._filled])
+        except OSError as error:
+            self.discard()
+            raise refusal(error) from error
+        except Refused:
+            self.discard()
+            raise
+        self._filled = self._digested = 0
+        return self._file
+
+
+def new_buffer() -> bytearray:
+    """Make a buffer for Incoming."""
+    return bytearray(BUFFER_BYTES)
 
 
 def begin_digest(*uids: str) -> hashlib._Hash:

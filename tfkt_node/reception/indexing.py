@@ -25,10 +25,10 @@ LOGGER = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 100_000
 """Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
-LONGEST_BATCH = 500
+LONGEST_BATCH = 1000
 """Arrivals that are written together at most."""
-GATHER_S = 0.5
-"""How long the first of a batch waits for others: little, set against a quiet period."""
+GATHER_S, PAUSE_S = 2.0, 0.2
+"""How long the first of a batch waits for others, and after which pause for no more of them."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 ATTEMPTS = 5
 """Attempts at an arrival that the database refuses, before it is left to a reconciliation."""
@@ -163,12 +163,20 @@ class Indexer:
                 self._make_up()
 
     def _next_batch(self) -> list[Arrival]:
-        """Wait for arrivals, and for more of them: a commit costs the same for one and for many."""
+        """Wait for arrivals, and for more of them as long as they keep coming.
+
+        A commit costs the same for one and for many, and in the thick of a series the cores are
+        better spent on its answers.
+        """
         try:
             batch = [self._arrivals.get(timeout=0.2)]
         except queue.Empty:
             return []
-        self._stopping.wait(GATHER_S)
+        began, before = monotonic(), -1
+        while before != self.waiting < LONGEST_BATCH and monotonic() - began < GATHER_S:
+            before = self.waiting
+            if self._stopping.wait(PAUSE_S):
+                break
         with contextlib.suppress(queue.Empty):
             while len(batch) < LONGEST_BATCH:
                 batch.append(self._arrivals.get_nowait())

@@ -188,11 +188,14 @@ class Spool:
         disk = os.statvfs(self.instances)
         return disk.f_bavail * disk.f_frsize - self._reserve_bytes
 
-    def check_room(self, have_bytes: int, more_bytes: int) -> None:
-        """Raise Refused unless a data set, written up to have_bytes, may grow by more_bytes."""
-        if self._maximum_bytes is not None and have_bytes + more_bytes > self._maximum_bytes:
+    def check_room(self, data_bytes: int, to_write_bytes: int) -> None:
+        """Raise Refused where a data set is too large, or the disk has no room for the next write.
+
+        data_bytes: what has come of the data set, written or not.
+        """
+        if self._maximum_bytes is not None and data_bytes > self._maximum_bytes:
             raise Refused("The data set is larger than this node accepts", OUT_OF_RESOURCES)
-        if more_bytes > self.free_bytes():
+        if to_write_bytes > self.free_bytes():
             raise Refused("The disk is full up to its reserve; try again later", OUT_OF_RESOURCES)
 
     def stored_files(self) -> Iterator[Path]:

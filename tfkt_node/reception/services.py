@@ -18,6 +18,7 @@ from tfkt_node.reception.incoming import (
     DOES_NOT_MATCH_CLASS,
     Announced,
     Incoming,
+    new_buffer,
 )
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.messages import (
@@ -104,6 +105,7 @@ class Services:
         self._calling_ae = calling_ae
         self._association_id = association_id
         self._command = bytearray()
+        self._buffer = new_buffer()
         self._message: _Message | None = None
 
     def discard(self) -> None:
