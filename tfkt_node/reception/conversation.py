@@ -173,7 +173,7 @@ class Conversation:
             means.offer(AssociationEnded(self._association_id, how, means.clock()))
             LOGGER.info(
                 "association.ended calling=%r address=%s how=%s stored=%d duplicates=%d "
-                "refused=%d waited_s=%.3f write_s=%.3f sync_s=%.3f why=%r",
+                "refused=%d waited_s=%.6f write_s=%.6f sync_s=%.6f why=%r",
                 self._calling_ae,
                 self._line.address,
                 how.value,

@@ -152,7 +152,7 @@ class Indexer:
                 written += sum(isinstance(arrival, StoredInstance) for arrival in batch)
                 continue
             if written:  # for whoever wonders whether the index keeps up
-                LOGGER.info("index.caught_up instances=%d busy_s=%.3f", written, busy_s)
+                LOGGER.info("index.caught_up instances=%d busy_s=%.6f", written, busy_s)
                 written, busy_s = 0, 0.0
             if self._stopping.is_set():
                 return
