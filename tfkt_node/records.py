@@ -455,11 +455,17 @@ class EvidenceInstance:
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The report of an earlier revision that a later one supersedes, and what it said."""
+    """The newest report of an earlier revision that was made, which a later one names."""
 
     sop_class_uid: str
     sop_uid: str
     series_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierVerdict:
+    """What the revision before said of the series, whether or not its report could be made."""
+
     revision_number: int
     outcome: Outcome
     verdict: Verdict | None
@@ -471,7 +477,8 @@ class ReportRecord:
     """All that the report needs, from the audit alone: the same record gives the same bytes.
 
     attributes: as in InstanceHeader. decided_at: aware UTC; every time in the objects.
-    predecessor: the report that this one supersedes.
+    before: what this report takes back or confirms: the newest earlier revision that owed a report.
+    predecessor: the report that this one supersedes; None where none could be made.
     node_uid: UID of this installation, the device observer.
     """
 
@@ -485,6 +492,7 @@ class ReportRecord:
     attributes: bytes
     assessment: Assessment
     evidence: tuple[EvidenceInstance, ...]
+    before: EarlierVerdict | None
     predecessor: Predecessor | None
     node_uid: str
     software_version: str

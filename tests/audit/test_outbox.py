@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from tfkt_node.audit.store import Store
 from tfkt_node.records import (
     ClaimedObject,
     DeliveryState,
+    EarlierVerdict,
     ObjectKind,
     Outcome,
     Predecessor,
@@ -192,19 +192,39 @@ def test_report_names_the_newest_earlier_one_that_was_built(decided: Store) -> N
     second = build(decided, 140)
     revise(decided, 200, "v3")
 
-    first = Predecessor(
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33",
-        sop_uid="2.25.1",
-        series_uid="2.25.7",
-        revision_number=1,
-        outcome=Outcome.ASSESSED,
-        verdict=Verdict.LIMITED,
-        flagged=True,
-    )
-    assert second.record.predecessor == first
-    assert decided.report_record("v3").predecessor == replace(
-        first, sop_uid="2.25.2", revision_number=2
-    )
+    sr = "1.2.840.10008.5.1.4.1.1.88.33"
+    assert second.record.predecessor == Predecessor(sr, "2.25.1", "2.25.7")
+    assert decided.report_record("v3").predecessor == Predecessor(sr, "2.25.2", "2.25.7")
+
+
+def test_report_knows_what_the_revision_before_said_though_its_report_failed(
+    decided: Store,
+) -> None:
+    """P5: a Key Object Selection that was delivered is answered, with or without an SR to name."""
+    revise(decided, 100, "v2", (ObjectKind.SR, ObjectKind.KOS))
+    build(decided, 140)
+    broken = decided.claim_object("owner", at(141), LEASE_S)
+    assert broken is not None
+    decided.object_failed(broken.object_id, "owner", "broken", at(141))
+    build(decided, 142)
+    revise(decided, 200, "v3")
+
+    third = build(decided, 240).record
+
+    assert third.before == EarlierVerdict(2, Outcome.ASSESSED, Verdict.LIMITED, flagged=True)
+    assert third.predecessor is not None
+    assert third.predecessor.sop_uid == "2.25.1"
+    assert decided.report_record("v1").before is None
+
+
+def test_revision_that_owed_nothing_is_not_what_was_said_before(store: Store) -> None:
+    """P5: what nobody was told is not taken back."""
+    fill(store, 1)
+    close(store, 30)
+    decide(store, 31, "v1", ())
+    revise(store, 100, "v2")
+
+    assert store.report_record("v2").before is None
 
 
 def test_enhanced_report_names_the_enhanced_one_before_it(decided: Store) -> None:

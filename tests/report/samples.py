@@ -17,6 +17,7 @@ from tfkt_node.records import (
     BundleInForce,
     Confidence,
     CriteriaInForce,
+    EarlierVerdict,
     EvidenceInstance,
     InstanceOutcome,
     InstanceState,
@@ -168,6 +169,7 @@ def record_of(assessment: Assessment, attributes: Dataset | None = None, **chang
             EvidenceInstance(CT_IMAGE, uid, number) for number, uid in enumerate(uids, start=1)
         )
         or (EvidenceInstance(CT_IMAGE, f"{SERIES}.1", 1),),
+        before=None,
         predecessor=None,
         node_uid="2.25.321",
         software_version="0.1.0",
@@ -175,18 +177,20 @@ def record_of(assessment: Assessment, attributes: Dataset | None = None, **chang
     return replace(made, **changes)
 
 
-def predecessor(report: MadeObject, **changes: object) -> Predecessor:
-    """What the record of the next revision says of a report."""
-    made = Predecessor(
-        sop_class_uid=report.sop_class_uid,
-        sop_uid=report.sop_instance_uid,
-        series_uid=report.series_uid,
+def predecessor(report: MadeObject) -> Predecessor:
+    """How the record of the next revision names a report."""
+    return Predecessor(report.sop_class_uid, report.sop_instance_uid, report.series_uid)
+
+
+def before(**changes: object) -> EarlierVerdict:
+    """What the record of the next revision says of the one before."""
+    said = EarlierVerdict(
         revision_number=1,
         outcome=Outcome.ASSESSED,
         verdict=Verdict.NON_DIAGNOSTIC,
         flagged=True,
     )
-    return replace(made, **changes)
+    return replace(said, **changes)
 
 
 def flagged_assessment(slices: int = 40, **changes: object) -> Assessment:

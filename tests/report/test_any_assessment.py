@@ -19,6 +19,7 @@ from tfkt_node.records import (
     BundleInForce,
     Confidence,
     CriteriaInForce,
+    EarlierVerdict,
     InstanceOutcome,
     InstanceState,
     MadeObject,
@@ -147,13 +148,11 @@ def records(draw: st.DrawFn) -> ReportRecord:
         evidence=tuple(
             replace(item, instance_number=draw(optional(numbers))) for item in record.evidence
         ),
-        predecessor=draw(
+        predecessor=draw(optional(st.just(Predecessor(SR_FORM.sop_class_uid, "2.25.1", "2.25.2")))),
+        before=draw(
             optional(
                 st.builds(
-                    Predecessor,
-                    sop_class_uid=st.just(SR_FORM.sop_class_uid),
-                    sop_uid=st.just("2.25.1"),
-                    series_uid=st.just("2.25.2"),
+                    EarlierVerdict,
                     revision_number=st.integers(1, 1000),
                     outcome=st.sampled_from(Outcome),
                     verdict=optional(st.sampled_from(Verdict)),

@@ -28,6 +28,7 @@ from tfkt_node.records import (
     BundleInForce,
     Confidence,
     CriteriaInForce,
+    EarlierVerdict,
     EvidenceInstance,
     InstanceOutcome,
     InstanceState,
@@ -109,6 +110,7 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
             verdicts.c.attributes,
             verdicts.c.software_version,
             verdicts.c.revision_id,
+            revisions.c.series_id,
             revisions.c.number,
             series.c.patient_id,
             series.c.study_uid,
@@ -132,23 +134,36 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
         attributes=row.attributes,
         assessment=read_assessment(connection, verdict_id),
         evidence=_evidence(connection, row.revision_id),
-        predecessor=_predecessor(connection, predecessor) if predecessor else None,
+        before=_before(connection, row.series_id, row.number),
+        predecessor=_predecessor(predecessor) if predecessor else None,
         node_uid=connection.execute(sa.select(installation.c.node_uid)).scalar_one(),
         software_version=row.software_version,
     )
 
 
-def _predecessor(connection: sa.Connection, report: Any) -> Predecessor:
-    """Say of a report that is superseded what it said; verdicts never change."""
+def _predecessor(report: Any) -> Predecessor:
+    return Predecessor(report.sop_class_uid, report.sop_instance_uid, report.own_series_uid)
+
+
+def _before(connection: sa.Connection, series_id: int, number: int) -> EarlierVerdict | None:
+    """Return what the newest earlier revision that owed a report came to; it never changes.
+
+    Not what its report says: that may be FAILED while its Key Object Selection is delivered.
+    """
     row = connection.execute(
         sa.select(verdicts.c.outcome, verdicts.c.verdict, verdicts.c.flagged, revisions.c.number)
         .join(revisions)
-        .where(verdicts.c.id == report.verdict_id)
-    ).one()
-    return Predecessor(
-        sop_class_uid=report.sop_class_uid,
-        sop_uid=report.sop_instance_uid,
-        series_uid=report.own_series_uid,
+        .where(
+            revisions.c.series_id == series_id,
+            revisions.c.number < number,
+            verdicts.c.id.in_(sa.select(objects.c.verdict_id)),
+        )
+        .order_by(revisions.c.number.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    return EarlierVerdict(
         revision_number=row.number,
         outcome=Outcome(row.outcome),
         verdict=Verdict(row.verdict) if row.verdict else None,

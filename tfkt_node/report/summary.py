@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from tfkt_node.records import (
     Assessment,
     Confidence,
+    EarlierVerdict,
     EvidenceInstance,
     Outcome,
-    Predecessor,
     ReportRecord,
     SliceScore,
     StackSummary,
@@ -40,8 +40,8 @@ def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator
         yield text(codes.HOW_SURE, how_sure(a))
         evidence = {item.sop_uid: item for item in record.evidence}
         yield text(codes.WHERE_TO_LOOK, _where(stack, listed, evidence))
-    if record.predecessor is not None:
-        yield text(codes.SUPERSEDES, _supersedes(record.predecessor, a))
+    if record.before is not None:
+        yield text(codes.SUPERSEDES, _supersedes(record.before, a))
 
 
 def short(a: Assessment) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _where(
     return said
 
 
-def _supersedes(before: Predecessor, a: Assessment) -> str:
+def _supersedes(before: EarlierVerdict, a: Assessment) -> str:
     if before.verdict is None and before.outcome is Outcome.ASSESSED:
         raise contradiction("the report before it is ASSESSED without a verdict")
     what = DESCRIPTIONS[before.verdict or before.outcome]
