@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,8 +10,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.report import samples
-from tfkt_node.records import Permanent
-from tfkt_node.report import structured_report
+from tfkt_node.records import MadeObject, Permanent, ReportRecord
+from tfkt_node.report import key_objects, structured_report
+from tfkt_node.report.document import ENHANCED_SR_FORM
+from tfkt_node.report.identity import REQUEST_TYPE_2
 
 NAMES = {
     "\\ISO 2022 IR 87": (
@@ -120,6 +123,95 @@ def test_nonsense_character_set_is_dropped_over_plain_text() -> None:
 
     assert "SpecificCharacterSet" not in ds
     assert "Doe^John" == ds.PatientName
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        (b"Doe^John", False),
+        (b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", True),
+    ],
+    ids=["plain", "escapes"],
+)
+def test_nonsense_character_set_is_judged_by_texts(name: bytes, kept: bool) -> None:
+    """The tags inside a sequence are no text; an escape to another set is, in 7 bits as it is."""
+    sequence = samples.encode_attributes(samples.patient(ProcedureCodeSequence=[code("CT1")]))
+    begin = sequence.index(b"\x08\x00\x32\x10SQ")
+    end = begin + 12 + int.from_bytes(sequence[begin + 8 : begin + 12], "little")
+    attributes = sequence[begin:end] + elements(name, "Not Supplied")
+    record = replace(samples.record_of(samples.flagged_assessment()), attributes=attributes)
+
+    made = structured_report.build(record, 10).content
+
+    assert sequence[begin:end] in made
+    assert kept is (b"\x08\x00\x05\x00CS" in made)
+
+
+def code(value: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "99X", "Chest"
+    return item
+
+
+def request(**values: object) -> Dataset:
+    """An item of the images' Request Attributes Sequence."""
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+DOCUMENTS: dict[str, Callable[[ReportRecord], MadeObject]] = {
+    "SR": lambda record: structured_report.build(record, 10),
+    "Enhanced SR": lambda record: structured_report.build(record, 10, ENHANCED_SR_FORM),
+    "KOS": key_objects.build,
+}
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_requests_of_the_images_are_referenced(kind: str) -> None:
+    """A RIS files a document by its request: one item each, values as they came, type 2 filled."""
+    attributes = samples.patient(
+        RequestAttributesSequence=[
+            request(
+                RequestedProcedureID="RP1",
+                AccessionNumber="A-1",
+                RequestedProcedureDescription="Thorax M\u00fcller",
+                RequestedProcedureCodeSequence=[code("CT1")],
+                ReasonForTheRequestedProcedure="cough",
+                StudyInstanceUID="1.2.3.9",
+                ScheduledProcedureStepID="S1",
+            ),
+            request(RequestedProcedureID="RP2"),
+            request(ScheduledProcedureStepID="S3"),
+        ]
+    )
+    record = samples.record_of(samples.flagged_assessment(), attributes)
+
+    first, second = samples.read(DOCUMENTS[kind](record).content).ReferencedRequestSequence
+
+    assert ("RP1", "A-1", "Thorax M\u00fcller", "cough", "1.2.3.9") == (
+        first.RequestedProcedureID, first.AccessionNumber, first.RequestedProcedureDescription,
+        first.ReasonForTheRequestedProcedure, first.StudyInstanceUID,
+    )  # fmt: skip
+    assert "CT1" == first.RequestedProcedureCodeSequence[0].CodeValue
+    assert "ScheduledProcedureStepID" not in first
+    assert ("RP2", samples.STUDY) == (second.RequestedProcedureID, second.StudyInstanceUID)
+    for item in (first, second):
+        for keyword in REQUEST_TYPE_2:
+            assert keyword in item
+    assert second["AccessionNumber"].is_empty
+    assert "ReasonForTheRequestedProcedure" not in second
+
+
+@pytest.mark.parametrize("requests", [None, [], [Dataset()]], ids=["none", "empty", "blank"])
+def test_no_request_is_made_up(requests: list[Dataset] | None) -> None:
+    """Images that name no request give an object that names none."""
+    attributes = samples.patient()
+    if requests is not None:
+        attributes.RequestAttributesSequence = requests
+
+    assert "ReferencedRequestSequence" not in report_with(attributes)
 
 
 @pytest.mark.parametrize("study_uid", ["", "none", "1" * 65])

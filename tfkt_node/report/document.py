@@ -33,7 +33,8 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes, uids
 from tfkt_node.report.content import NODE_NAME, Item, plain
-from tfkt_node.report.identity import Identity, encoded, identity_of
+from tfkt_node.report.elements import encoded
+from tfkt_node.report.identity import Identity, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def make(
         ds.CurrentRequestedProcedureEvidenceSequence = _references(
             identity.study_uid, identity.series_uid, evidence
         )
-    return _finished(form, ds, tree, identity)
+    return _finished(form, ds, tree, identity.elements | identity.requests)
 
 
 def make_picture(
@@ -106,7 +107,7 @@ def make_picture(
     ds.Rows, ds.Columns, _ = pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
     ds.add_new("PixelData", "OB", np.ascontiguousarray(pixels).tobytes())
-    return _finished(PICTURE_FORM, ds, Dataset(), identity)
+    return _finished(PICTURE_FORM, ds, Dataset(), identity.elements)
 
 
 def _common(form: Form, record: ReportRecord, identity: Identity, description: str) -> Dataset:
@@ -125,9 +126,9 @@ def _common(form: Form, record: ReportRecord, identity: Identity, description: s
     return ds
 
 
-def _finished(form: Form, ds: Dataset, tree: Dataset, identity: Identity) -> MadeObject:
+def _finished(form: Form, ds: Dataset, tree: Dataset, copied: dict[int, bytes]) -> MadeObject:
     elements = {int(element.tag): encoded(element) for element in (*ds, *tree)}
-    content = _file(form, ds.SOPInstanceUID, {**elements, **identity.elements})
+    content = _file(form, ds.SOPInstanceUID, elements | copied)
     return MadeObject(
         form.kind, form.sop_class_uid, ds.SOPInstanceUID, ds.SeriesInstanceUID, content
     )

@@ -8,19 +8,18 @@ type 2. Supplied is only what an object cannot be valid without: a Study Instanc
 from __future__ import annotations
 
 import re
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Any
 
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element
 
-from tfkt_node.records import PATIENT_AND_STUDY, Permanent, ReportRecord
+from tfkt_node.records import PATIENT_AND_STUDY, ReportRecord
 from tfkt_node.report import uids
+from tfkt_node.report.elements import Stored, encoded, encoded_sequence, is_plain, items, split
 
 TYPE_2 = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName",
@@ -28,11 +27,27 @@ TYPE_2 = (
 )  # fmt: skip
 """Elements that must be there, if need be empty (PS3.3 C.7.1.1, C.7.2.1)."""
 
+REQUEST_TYPE_2 = (
+    "AccessionNumber", "ReferencedStudySequence", "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence", "RequestedProcedureID",
+    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+)  # fmt: skip
+"""Elements of an item of Referenced Request Sequence that must be there, if need be empty."""
+
+REQUEST_TYPE_3 = (
+    "IssuerOfAccessionNumberSequence", "OrderPlacerIdentifierSequence",
+    "OrderFillerIdentifierSequence", "ReasonForTheRequestedProcedure",
+    "ReasonForRequestedProcedureCodeSequence",
+)  # fmt: skip
+"""What such an item may hold besides (PS3.3 C.17.2, C.17.6.2)."""
+
 CHARACTER_SET = 0x00080005
 STUDY_UID = 0x0020000D
 TIMEZONE = 0x00080201
+REQUEST_ATTRIBUTES, REFERENCED_REQUESTS = 0x00400275, 0x0040A370
 
 _COPIED_TAGS = frozenset(tag_for_keyword(keyword) for keyword in PATIENT_AND_STUDY)
+_REQUEST_TAGS = [int(tag_for_keyword(word) or 0) for word in (*REQUEST_TYPE_2, *REQUEST_TYPE_3)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +55,15 @@ class Identity:
     """Patient and study of one report.
 
     elements: tag -> the whole element, encoded in Explicit VR Little Endian, Study Instance UID
-    included. made_at: the decision in the study's own zone, or in UTC where it states none.
+    included. requests: alike, for the documents (SR, KOS) alone: Referenced Request Sequence, empty
+    where the images name no request. made_at: the decision in the study's own zone, or in UTC where
+    it states none.
     """
 
     study_uid: str
     series_uid: str
     elements: dict[int, bytes]
+    requests: dict[int, bytes]
     made_at: datetime
 
 
@@ -54,7 +72,7 @@ def identity_of(record: ReportRecord) -> Identity:
 
     Raises Permanent where the stored attributes are no data set.
     """
-    found = _split(record.attributes)
+    found = split(record.attributes)
     study_uid = record.study_uid
     if not uids.usable(study_uid):
         study_uid = uids.derived("study", record.patient_id, record.series_uid)
@@ -64,11 +82,10 @@ def identity_of(record: ReportRecord) -> Identity:
 
     copied = _COPIED_TAGS & found.keys()
     elements = {tag: found[tag].encoded for tag in copied}
-    for keyword in TYPE_2:
-        tag = int(tag_for_keyword(keyword))
-        elements.setdefault(tag, encoded(DataElement(tag, dictionary_VR(tag), None)))
+    _fill(elements, TYPE_2)
     elements[STUDY_UID] = encoded(DataElement(STUDY_UID, "UI", study_uid))
-    plain = all(found[tag].value.isascii() for tag in copied)
+    requests = _requests(found, elements[STUDY_UID])
+    plain = all(is_plain(found[tag]) for tag in copied | ({REQUEST_ATTRIBUTES} & found.keys()))
     character_set = found[CHARACTER_SET].text if CHARACTER_SET in found else ""
     # Empty, it says what its absence says, and would make the object invalid.
     if character_set and not (plain and _is_nonsense(character_set)):
@@ -76,53 +93,37 @@ def identity_of(record: ReportRecord) -> Identity:
     zone = _zone(found[TIMEZONE].text) if TIMEZONE in found else None
     if zone is not None:
         elements[TIMEZONE] = found[TIMEZONE].encoded
-    return Identity(study_uid, series_uid, elements, record.decided_at.astimezone(zone or UTC))
+    made_at = record.decided_at.astimezone(zone or UTC)
+    return Identity(study_uid, series_uid, elements, requests, made_at)
 
 
-def encoded(element: DataElement) -> bytes:
-    """Encode one element of ASCII values in Explicit VR Little Endian."""
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_data_element(buffer, element)
-    return bytes(buffer.getvalue())
+def _fill(elements: dict[int, bytes], type_2: Iterable[str]) -> None:
+    """Put empty elements where the standard wants at least that."""
+    for keyword in type_2:
+        tag = int(tag_for_keyword(keyword) or 0)
+        empty: Any = [] if dictionary_VR(tag) == "SQ" else None
+        elements.setdefault(tag, encoded(DataElement(tag, dictionary_VR(tag), empty)))
 
 
-class _Stored(NamedTuple):
-    encoded: bytes
-    value: bytes
+def _requests(found: dict[int, Stored], study: bytes) -> dict[int, bytes]:
+    """Turn the images' Request Attributes Sequence into Referenced Request Sequence.
 
-    @property
-    def text(self) -> str:
-        return self.value.decode("ascii", "replace").strip(" \0")
-
-
-def _split(attributes: bytes) -> dict[int, _Stored]:
-    """Cut an encoded data set into its elements without reading any value (PS3.5 7.1.2).
-
-    Sequences have a defined length, as reception writes them. pydicom is not asked: it decodes
-    character sets on the way and warns with the values.
+    A RIS files a document by it. One item for each that says anything of a request. study: the
+    element that stands in where an item names no study, which is of type 1.
     """
-    found: dict[int, _Stored] = {}
-    at = 0
-    while at < len(attributes):
-        head = attributes[at : at + 12].ljust(12, b"\0")
-        group, element, vr, short, long = struct.unpack("<HH2sHL", head)
-        start, length = (at + 12, long) if vr in _LONG_VRS else (at + 8, short)
-        if not vr.isalpha() or start + length > len(attributes):
-            raise Permanent(
-                "the stored patient and study attributes are no Explicit VR Little Endian data "
-                f"set: element {len(found) + 1} is damaged",
-                cure="run `tfkt-node audit verify`; the audit store may be damaged",
-            )
-        end = start + length
-        found[group << 16 | element] = _Stored(attributes[at:end], attributes[start:end])
-        at = end
-    return found
-
-
-_LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
+    contents = []
+    for item in items(found[REQUEST_ATTRIBUTES].value) if REQUEST_ATTRIBUTES in found else ():
+        elements = {
+            tag: item[tag].encoded for tag in _REQUEST_TAGS if tag in item and item[tag].text
+        }
+        if elements:
+            named = STUDY_UID in item and uids.usable(item[STUDY_UID].text)
+            elements[STUDY_UID] = item[STUDY_UID].encoded if named else study
+            _fill(elements, REQUEST_TYPE_2)
+            contents.append(b"".join(elements[tag] for tag in sorted(elements)))
+    if not contents:
+        return {}
+    return {REFERENCED_REQUESTS: encoded_sequence(REFERENCED_REQUESTS, contents)}
 
 
 def _is_nonsense(character_set: str) -> bool:
