@@ -50,26 +50,42 @@ PATIENT_AND_STUDY = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName",
     "PatientID", "PatientBirthDate", "PatientSex", "StudyID",
     # General Study
-    "StudyDescription", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
-    "RequestingService", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence",
+    "StudyDescription", "PhysiciansOfRecord", "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy", "PhysiciansReadingStudyIdentificationSequence",
+    "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence", "RequestingService",
+    "RequestingServiceCodeSequence", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence",
     "ReasonForPerformedProcedureCodeSequence", "ReferencedStudySequence",
     # Patient
     "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence",
+    "SourcePatientGroupIdentificationSequence", "GroupOfPatientsIdentificationSequence",
     "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "PatientBirthTime",
-    "EthnicGroup", "PatientComments", "ReferencedPatientSequence", "QualityControlSubject",
+    "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar",
+    "PatientAlternativeCalendar", "EthnicGroup", "EthnicGroupCodeSequence", "PatientComments",
+    "ReferencedPatientSequence", "ReferencedPatientPhotoSequence", "ResponsiblePerson",
+    "ResponsiblePersonRole", "ResponsibleOrganization", "QualityControlSubject",
     "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     # Patient Study
-    "AdmittingDiagnosesDescription", "PatientAge", "PatientSize", "PatientWeight", "Occupation",
-    "AdditionalPatientHistory", "AdmissionID", "PatientSexNeutered", "MedicalAlerts", "Allergies",
-    "PregnancyStatus",
+    "AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "PatientAge", "PatientSize",
+    "PatientSizeCodeSequence", "PatientBodyMassIndex", "MeasuredAPDimension",
+    "MeasuredLateralDimension", "PatientWeight", "Occupation", "SmokingStatus",
+    "AdditionalPatientHistory", "LastMenstrualDate", "AdmissionID", "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID", "ServiceEpisodeDescription", "IssuerOfServiceEpisodeIDSequence",
+    "ReasonForVisit", "ReasonForVisitCodeSequence", "PatientSexNeutered", "MedicalAlerts",
+    "Allergies", "PatientState",
     # Clinical Trial Subject, Clinical Trial Study
-    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "IssuerOfClinicalTrialProtocolID",
+    "OtherClinicalTrialProtocolIDsSequence", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "IssuerOfClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
+    "IssuerOfClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
+    "IssuerOfClinicalTrialSubjectReadingID", "ClinicalTrialProtocolEthicsCommitteeName",
+    "ClinicalTrialProtocolEthicsCommitteeApprovalNumber", "ClinicalTrialTimePointID",
+    "IssuerOfClinicalTrialTimePointID", "ClinicalTrialTimePointDescription",
+    "ClinicalTrialTimePointTypeCodeSequence", "ConsentForClinicalTrialUseSequence",
 )  # fmt: skip
 """Keywords of the patient and study level (PS3.3 C.7.1, C.7.2) that the objects of a study share:
-reception keeps them as received, the report copies them."""
+reception keeps them as received, the report copies them. All texts and sequences of these modules,
+less those of animals: binary numbers would have to be decoded (Pregnancy Status is one)."""
 
 
 class Reason(StrEnum):

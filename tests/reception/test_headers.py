@@ -223,6 +223,24 @@ def test_deflate_bomb_does_not_go_off(read):
     assert peak_bytes < 3 * HEADER_BYTES
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_private_elements_of_a_sequence_are_not_copied(read, ct, syntax):
+    """The node's objects have no private attributes, whatever a scanner hides in its sequences."""
+    (request,) = ct.RequestAttributesSequence
+    request.add_new(0x00110010, "LO", "MAKER 1.0")
+    request.add_new(0x00111001, "SQ", [Dataset()])
+    request.ScheduledProtocolCodeSequence[0].add_new(0x00110010, "LO", "MAKER 1.0")
+
+    attributes = read(encoded(ct, syntax), syntax).attributes
+
+    copied = pydicom.dcmread(io.BytesIO(meta_of(ExplicitVRLittleEndian) + attributes))
+    (found,) = copied.RequestAttributesSequence
+    assert ("RP1", "CT1") == (
+        found.RequestedProcedureID, found.ScheduledProtocolCodeSequence[0].CodeValue,
+    )  # fmt: skip
+    assert not [element for element in copied.iterall() if element.tag.is_private]
+
+
 def test_sequence_of_unknown_vr_is_copied(read, ct):
     """A sequence that passed through a system without its VR is implicit VR inside."""
     inside = encoded(ct.RequestAttributesSequence[0], ImplicitVRLittleEndian)

@@ -7,10 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from highdicom._standard_utils import get_module_attribute_map
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from tests.report import samples
-from tfkt_node.records import MadeObject, Permanent, ReportRecord
+from tfkt_node.reception.elements import TEXT_VRS
+from tfkt_node.records import PATIENT_AND_STUDY, MadeObject, Permanent, ReportRecord
 from tfkt_node.report import key_objects, structured_report
 from tfkt_node.report.document import ENHANCED_SR_FORM
 from tfkt_node.report.identity import REQUEST_TYPE_2
@@ -84,6 +87,33 @@ def test_everything_kept_of_patient_and_study_is_passed_on() -> None:
     made = report_with(encoded)
     assert ("71.5", "1.7") == (str(made.PatientWeight), str(made.PatientSize))
     assert "StationName" not in made
+
+
+MODULES = (
+    "patient", "general-study", "patient-study", "clinical-trial-subject", "clinical-trial-study",
+)  # fmt: skip
+OF_ANIMALS = ("Strain", "Genetic", "PatientSpecies", "PatientBreed", "BreedRegistration")
+NUMBERS_AND_THEIRS = {
+    "PregnancyStatus", "LongitudinalTemporalOffsetFromEvent", "LongitudinalTemporalEventType",
+}  # fmt: skip
+"""What the conformance statement leaves out by name."""
+
+
+def test_every_text_and_sequence_of_patient_and_study_is_copied() -> None:
+    """PS3.3 C.7.1 and C.7.2, as far as the conformance statement says; retired ones stay in."""
+    modules = get_module_attribute_map()
+    standard = {
+        attribute["keyword"]
+        for module in MODULES
+        for attribute in modules[module]
+        if not attribute["path"] and not attribute["keyword"].startswith(OF_ANIMALS)
+    }
+
+    assert {"StudyInstanceUID"} | NUMBERS_AND_THEIRS == standard - set(PATIENT_AND_STUDY)
+    assert {"OtherPatientIDs", "EthnicGroup"} == set(PATIENT_AND_STUDY) - standard
+    assert {dictionary_VR(tag_for_keyword(one) or 0) for one in PATIENT_AND_STUDY} <= {
+        *TEXT_VRS, "SQ",
+    }  # fmt: skip
 
 
 def test_missing_attributes_become_empty_and_no_more() -> None:

@@ -94,8 +94,9 @@ def walk(
 def explicit_little(buffer: Buffer, element: Element) -> bytes:
     """Encode one element anew in Explicit VR Little Endian, its values verbatim.
 
-    In sequences the texts and nested sequences are kept; other VRs have no place in the sequences
-    that a report copies. Returns b"" for an element that cannot be expressed.
+    In sequences the texts and nested sequences are kept; other VRs and private elements, whose
+    meaning is the sender's own, have no place in the sequences that a report copies. Returns b""
+    for an element that is not kept.
     """
     return _encoded(buffer, element, depth=0)
 
@@ -169,6 +170,8 @@ def _end_of_item(buffer: Buffer, at: int, end: int, encoding: Encoding, depth: i
 
 
 def _encoded(buffer: Buffer, element: Element, depth: int) -> bytes:
+    if element.tag >> 16 & 1:
+        return b""
     if element.vr == "SQ" and depth < DEEPEST:
         value = b"".join(_encoded_items(buffer, element, depth + 1))
     elif element.vr in TEXT_VRS:
