@@ -11,7 +11,6 @@ import pytest
 
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.reception.indexing import (
-    ATTEMPTS,
     RECONCILE_AFTER_S,
     AssociationEnded,
     AssociationOpened,
@@ -181,7 +180,7 @@ def test_p7_indexer_waits_for_a_database_that_is_away(spool):
     def fail(key):
         if away.is_set():
             failures.append(key)
-            if len(failures) > 2 * ATTEMPTS:
+            if len(failures) > 10:
                 away.clear()
             return Retriable("the database is away")
         return None
@@ -243,6 +242,24 @@ def test_one_bad_arrival_costs_its_batch_nothing(spool, caplog):
 
     assert {key for _, key in store.told} == {"1.2.3.1", "1.2.3.3"}
     assert "MARKER" not in caplog.text
+
+
+def test_bad_arrivals_do_not_keep_a_series_waiting(spool, caplog):
+    """P4: files that cannot be read cost the rows behind them no time: a quiet period may run."""
+    stored = [put(spool, number) for number in (1, 2, 3, 4)]
+    for unreadable in stored[:3]:
+        unreadable.path.unlink()
+    store = UnsureStore()
+    indexer = Indexer(store, spool, Clock(), first_retry_s=600)
+    for instance in stored:
+        indexer.offer(instance)
+
+    indexer.start()
+    store.wait_for(("index", "1.2.3.4"))
+    indexer.stop(limit_s=20)
+
+    assert [key for _, key in store.told] == ["1.2.3.4"]
+    assert caplog.text.count("index.failed") == 3
 
 
 def test_p7_offer_never_blocks_or_fails(spool, monkeypatch):

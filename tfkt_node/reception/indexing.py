@@ -30,8 +30,6 @@ LONGEST_BATCH = 1000
 GATHER_S, PAUSE_S = 2.0, 0.2
 """How long the first of a batch waits for others, and after which pause for no more of them."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
-ATTEMPTS = 5
-"""Attempts at an arrival that the database refuses, before it is left to a reconciliation."""
 RECONCILE_AFTER_S = 60.0
 """Least time between two reconciliations that make up for arrivals left behind."""
 
@@ -203,21 +201,25 @@ class Indexer:
         return True
 
     def _write_one(self, arrival: Arrival) -> None:
-        """Write one arrival, waiting as long as it takes for a database that is away."""
+        """Write one arrival, waiting as long as it takes for a database that is away.
+
+        What fails for another reason is left to a reconciliation at once: behind it a series may
+        wait whose quiet period runs.
+        """
         delay_s = self._first_retry_s
-        attempts = 0
-        while attempts < ATTEMPTS:
+        while True:
             try:
                 self._record([arrival])
                 return
             except Exception as error:  # noqa: BLE001 - one bad arrival must not stop the rest
-                attempts += not isinstance(error, Retriable)
                 LOGGER.warning(
                     "index.failed kind=%s error=%s waiting=%d",
                     type(arrival).__name__,
                     type(error).__name__,
                     self.waiting,
                 )
+                if not isinstance(error, Retriable):
+                    break
             if self._stopping.wait(delay_s):
                 break
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
