@@ -29,6 +29,7 @@ from tfkt_node.records import (
     Verdict,
 )
 from tfkt_node.report import codes, structured_report
+from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
 from tfkt_node.report.findings import outline
 
 REBUILD = """
@@ -172,6 +173,24 @@ def test_every_group_has_coordinates_and_a_tracking_uid_of_its_own() -> None:
     assert 12 == len(found) == len(set(uids))
     assert all("SCOORD" in str(group) for group in found)
     assert all(group.ContinuityOfContent == "SEPARATE" for group in found)
+
+
+def tracking_uids(report: Dataset) -> set[str]:
+    return {children(group, "Tracking Unique Identifier")[0].UID for group in groups(report)}
+
+
+def test_no_tracking_uid_is_used_in_two_objects() -> None:
+    """OHIF takes a tracking UID for the annotation itself: a superseded report's words would be
+    drawn for the report that takes its place."""
+    first = samples.record_of(samples.flagged_assessment())
+    objects = [
+        samples.read(structured_report.build(record, 3, form).content)
+        for record in (first, replace(first, verdict_id="another", revision_number=2))
+        for form in (SR_FORM, ENHANCED_SR_FORM)
+    ]
+
+    found = [tracking_uids(each) for each in objects]
+    assert 4 * 4 == sum(map(len, found)) == len(set().union(*found))
 
 
 def test_deciding_stack_comes_first_and_alone_has_the_verdict() -> None:

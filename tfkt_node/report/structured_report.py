@@ -61,7 +61,7 @@ def build(record: ReportRecord, worst_slices: int, form: Form = SR_FORM) -> Made
     a = record.assessment
     if a.outcome is Outcome.ASSESSED:
         evidence = scored_evidence(record)
-        tree = _measurement_report(record, evidence, worst_slices)
+        tree = _measurement_report(record, form, evidence, worst_slices)
         flagged = ", flagged" if a.flagged else ""
         unsure = ", low confidence" if a.confidence is Confidence.LOW_CONFIDENCE else ""
         said = f"{DESCRIPTIONS[verdict_of(a)]}{flagged}{unsure}"
@@ -81,7 +81,10 @@ def _head(record: ReportRecord) -> tuple[Item, ...]:
 
 
 def _measurement_report(
-    record: ReportRecord, evidence: Mapping[str, EvidenceInstance], worst_slices: int
+    record: ReportRecord,
+    form: Form,
+    evidence: Mapping[str, EvidenceInstance],
+    worst_slices: int,
 ) -> Item:
     a = record.assessment
     deciding = deciding_stack(a)
@@ -89,9 +92,12 @@ def _measurement_report(
     # The worst slice itself has its outline in the stack's group; two there would overprint.
     ordered = [item for item in worst_first(deciding) if not _same(item, deciding.minimum)]
     listed = ordered[:worst_slices]
-    groups = [_stack_group(record, deciding, evidence, _verdict(a), _criteria(a, ordered, listed))]
-    groups += [_stack_group(record, stack, evidence) for stack in others]
-    groups += [_slice_group(deciding, item, evidence) for item in listed]
+    decided = (_verdict(a), _criteria(a, ordered, listed))
+    groups = [_stack_group(record, form, deciding, _measurements(deciding, evidence), decided)]
+    groups += [
+        _stack_group(record, form, stack, _measurements(stack, evidence)) for stack in others
+    ]
+    groups += [_slice_group(record, form, deciding, item, evidence) for item in listed]
     remarks = [text(codes.COMMENT, line) for line in prose.remarks(a)]
     return container(
         codes.IMAGING_MEASUREMENT_REPORT,
@@ -108,24 +114,31 @@ def _same(a: SliceScore, b: SliceScore | None) -> bool:
     return b is not None and (a.sop_uid, a.frame) == (b.sop_uid, b.frame)
 
 
+def _tracking(record: ReportRecord, form: Form, name: str, *key: str) -> tuple[Item, Item]:
+    """Name a group of one object: OHIF would draw what it once read under the same UID again."""
+    return (
+        text(codes.TRACKING_IDENTIFIER, name, "HAS OBS CONTEXT"),
+        uid(codes.TRACKING_UID, uids.derived("tracking", form.kind, record.verdict_id, *key)),
+    )
+
+
 def _stack_group(
     record: ReportRecord,
+    form: Form,
     stack: StackSummary,
-    evidence: Mapping[str, EvidenceInstance],
-    verdict: Iterable[Item] = (),
-    criteria: Iterable[Item] = (),
+    measurements: Iterable[Item],
+    decided: tuple[Iterable[Item], Iterable[Item]] = ((), ()),
 ) -> Item:
-    """Sum a stack up (TID 1501). verdict, criteria: for the stack that decided."""
+    """Sum a stack up (TID 1501). decided: verdict and criteria, for the stack that decided."""
     a = record.assessment
     index = next(i for i, other in enumerate(a.stacks) if other is stack)
-    key = uids.derived("tracking", "stack", record.series_uid, str(index))
+    verdict, criteria = decided
     return container(
         codes.MEASUREMENT_GROUP,
-        text(codes.TRACKING_IDENTIFIER, prose.stack_name(a, index), "HAS OBS CONTEXT"),
-        uid(codes.TRACKING_UID, key),
+        *_tracking(record, form, prose.stack_name(a, index), "stack", str(index)),
         code(codes.FINDING, codes.IMAGE_QUALITY_ANALYSIS),
         *verdict,
-        *_measurements(stack, evidence),
+        *measurements,
         *criteria,
         *_algorithm(a),
         template="1501",
@@ -211,22 +224,23 @@ def _criteria(
 
 
 def _slice_group(
+    record: ReportRecord,
+    form: Form,
     stack: StackSummary,
     item: SliceScore,
     evidence: Mapping[str, EvidenceInstance],
 ) -> Item:
     """Point at one slice (TID 1410)."""
-    key = uids.derived("tracking", "slice", item.sop_uid, str(item.frame or 0))
     region = rectangle(
         codes.IMAGE_REGION,
         outline(item.outline, stack.rows, stack.columns),
         "CONTAINS",
         image(*reference(item, evidence), "SELECTED FROM"),
     )
+    key = ("slice", item.sop_uid, str(item.frame or 0))
     return container(
         codes.MEASUREMENT_GROUP,
-        text(codes.TRACKING_IDENTIFIER, _title(item, evidence), "HAS OBS CONTEXT"),
-        uid(codes.TRACKING_UID, key),
+        *_tracking(record, form, _title(item, evidence), *key),
         region,
         number(codes.SLICE_SCORE, item.score or 0.0, codes.SCORE_UNIT),
         template="1410",
