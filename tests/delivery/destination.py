@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, KeyObjectSelectionDocumentStorage
-from pynetdicom import AE, evt
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from tfkt_node.settings import Delivery, Peer
@@ -28,7 +28,8 @@ SILENCE = -2
 class Destination:
     """Listens on a free loopback port; `received` holds the data sets as they came in.
 
-    callers: implementation class UID and version name of each association.
+    callers: implementation class UID and version name of each association. syntaxes: transfer
+    syntaxes that it takes.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Destination:
         classes: Iterable[str] = (SR, KOS),
         statuses: Iterable[int | Dataset] = (),
         ae_title: str = "PACS",
+        syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES,
     ) -> None:
         self.received: list[bytes] = []
         self.callers: list[tuple[str, str]] = []
@@ -45,7 +47,7 @@ class Destination:
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
         for sop_class in (*classes, Verification):
-            self._ae.add_supported_context(sop_class)
+            self._ae.add_supported_context(sop_class, list(syntaxes))
         self._server = self._ae.start_server(
             ("127.0.0.1", 0),
             block=False,

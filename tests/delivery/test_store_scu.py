@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import ImplicitVRLittleEndian
 
 from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SILENCE, SR, Destination
 from tests.orthanc import OrthancServer, free_port
+from tests.report import samples
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
 from tfkt_node.records import (
@@ -20,7 +24,8 @@ from tfkt_node.records import (
     Permanent,
     Retriable,
 )
-from tfkt_node.settings import Peer, Report
+from tfkt_node.report import summary_picture
+from tfkt_node.settings import Delivery, Peer, Report
 
 pytestmark = pytest.mark.station
 
@@ -57,6 +62,33 @@ def test_what_a_library_would_tidy_up_arrives_too(objects: Objects) -> None:
         assert [Receipt(0)] == store_scu.send(pacs.peer, QUICK, [path])
 
     assert [group_length + data] == pacs.received
+
+
+def test_destination_of_the_default_transfer_syntax_gets_the_same_data_set(
+    objects: Objects, tmp_path: Path
+) -> None:
+    """PS3.5 10.1: Implicit VR Little Endian is offered for all that the node makes, and works."""
+    picture = tmp_path / "picture.dcm"
+    record = samples.record_of(samples.flagged_assessment())
+    picture.write_bytes(summary_picture.build(record, None).content)
+    paths = [*objects(2), picture]
+    with Destination(
+        classes=[one for one, _ in store_scu.OBJECTS], syntaxes=[ImplicitVRLittleEndian]
+    ) as pacs:
+        taken = store_scu.probe(pacs.peer, Delivery())
+        answers = store_scu.send(pacs.peer, Delivery(), paths)
+
+    assert set(store_scu.OBJECTS) == taken
+    assert [Receipt(0)] * 3 == answers
+    for path, came in zip(paths, pacs.received, strict=True):
+        assert data_set(path) != came
+        arrived = read_dataset(BytesIO(came), is_implicit_VR=True, is_little_endian=True)
+        assert values(dcmread(path)) == values(arrived)
+
+
+def values(ds: Dataset) -> dict[int, object]:
+    """Without the VR: that of Pixel Data is OB on disk and OW in implicit VR (PS3.5 A.1, A.2)."""
+    return {int(element.tag): element.value for element in ds}
 
 
 def test_each_object_gets_its_own_answer(objects: Objects) -> None:

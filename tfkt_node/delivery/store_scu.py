@@ -1,8 +1,9 @@
 """Sends files to a destination by C-STORE, and asks destinations what they take.
 
-Data sets go out byte for byte as they lie on disk (promise P2). Only the presentation contexts that
-the files need are proposed, one for each SOP class and transfer syntax, and what the destination
-accepted is looked at before the first file goes out.
+Data sets go out byte for byte as they lie on disk (promise P2); only this node's own objects are
+encoded anew, for a destination that takes the default transfer syntax alone. Only the presentation
+contexts that the files need are proposed, one for each SOP class and transfer syntax, and what the
+destination accepted is looked at before the first file goes out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
@@ -25,7 +27,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from tfkt_node.delivery.statuses import Answer, meaning_of
@@ -56,6 +58,10 @@ OBJECTS: dict[Context, str] = {
     PICTURE: "Secondary Capture Image Storage",
 }
 """What this node makes, with the names that the standard gives the classes."""
+
+DEFAULT = str(ImplicitVRLittleEndian)
+"""The transfer syntax that is offered beside the own one for what this node makes: every requestor
+has to (PS3.5 10.1), and some destinations take no other."""
 
 _RESTORE = (
     "restore the file from the backup of the spool, then run `tfkt-node deliveries retry --all`"
@@ -115,7 +121,8 @@ def probe(peer: Peer, delivery: Delivery) -> frozenset[Context]:
     """
     try:
         with _association(peer, delivery, list(OBJECTS)) as assoc:
-            return frozenset(_accepted(assoc))
+            accepted = _accepted(assoc)
+            return frozenset(one for one in OBJECTS if accepted & {one, (one[0], DEFAULT)})
     except Permanent:  # the answer to an association without any accepted context
         return frozenset()
 
@@ -137,7 +144,9 @@ def _context_of(path: Path) -> Context:
 
 
 def _send_one(assoc: Association, path: Path, context: Context, until: float) -> Answer:
-    if context not in _accepted(assoc):
+    accepted = _accepted(assoc)
+    is_encoded_anew = context not in accepted and context in OBJECTS
+    if ((context[0], DEFAULT) if is_encoded_anew else context) not in accepted:
         name = OBJECTS.get(context, "the SOP class and transfer syntax of the object")
         return Permanent(
             f"the destination does not take {name}",
@@ -146,7 +155,7 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
     if time.monotonic() > until:
         return Retriable("the destination answers slowly; this object was left for later")
     try:
-        answer = assoc.send_c_store(path)
+        answer = assoc.send_c_store(dcmread(path) if is_encoded_anew else path)
     except RuntimeError:  # pynetdicom's word for an association that is no more
         return Retriable("the association ended before this object was sent")
     status = answer.get("Status")
@@ -173,7 +182,9 @@ def _accepted(assoc: Association) -> set[Context]:
 def _association(
     peer: Peer, delivery: Delivery, contexts: Sequence[Context]
 ) -> Iterator[Association]:
-    """Open an association that proposes exactly these contexts, and release it at the end.
+    """Open an association that proposes these contexts, and release it at the end.
+
+    Objects of this node are proposed in the default transfer syntax as well.
 
     Raises Retriable where none comes about, Permanent where the peer accepts none of the contexts.
     """
@@ -194,7 +205,7 @@ def _association(
         assoc = ae.associate(
             peer.host,
             peer.port,
-            contexts=[_proposal(context) for context in contexts],
+            contexts=[build_context(*context) for context in _proposed(contexts)],
             ae_title=peer.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
         )
@@ -209,8 +220,9 @@ def _association(
             assoc.release()
 
 
-def _proposal(context: Context) -> PresentationContext:
-    return build_context(context[0], context[1])
+def _proposed(contexts: Sequence[Context]) -> list[Context]:
+    # In contexts of their own: the acceptor picks one of those in a context, and not the first.
+    return [*contexts, *((one[0], DEFAULT) for one in contexts if one in OBJECTS)]
 
 
 def _why_not(
