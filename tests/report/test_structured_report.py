@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,6 +329,54 @@ def test_later_revision_names_the_report_it_supersedes() -> None:
         series.ReferencedSOPSequence[0].ReferencedSOPClassUID,
         series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID,
     )
+
+
+NOW: dict[str, Callable[[], Assessment]] = {
+    "flagged": samples.flagged_assessment,
+    "not flagged": lambda: samples.flagged_assessment(flagged=False),
+    "NOT_ASSESSED": lambda: samples.unassessed(Outcome.NOT_ASSESSED, Reason.HEAD),
+    "FAILED": lambda: samples.unassessed(Outcome.FAILED, Reason.SCORER_TIMEOUT),
+}
+NOT_FLAGGED_BEFORE = {
+    "DIAGNOSTIC": (Outcome.ASSESSED, Verdict.DIAGNOSTIC),
+    "NOT ASSESSED": (Outcome.NOT_ASSESSED, None),
+    "FAILED": (Outcome.FAILED, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("flagged", "no longer holds; that of this report does."),
+        ("not flagged", "no longer holds; the series is no longer flagged."),
+        ("NOT_ASSESSED", NOT_JUDGED := (
+            "was made of an earlier state of the series; this revision could not be judged: "
+            "look at the images."
+        )),
+        ("FAILED", NOT_JUDGED),
+    ],
+)  # fmt: skip
+def test_flag_before_is_answered_by_what_is_known_now(now: str, expected: str) -> None:
+    """P6: only a verdict takes a flag back; a revision that could not be judged does not."""
+    report = build(NOW[now](), before=samples.before(), revision_number=2)
+
+    (said,) = texts(children(report, "Takes the place of")[0])
+    assert said == (
+        "This report takes the place of what was said of revision 1: NON-DIAGNOSTIC. "
+        f'Its Key Object Selection "CT quality issue: NON-DIAGNOSTIC" {expected}'
+    )
+
+
+@pytest.mark.parametrize("now", NOW)
+@pytest.mark.parametrize("before", NOT_FLAGGED_BEFORE)
+def test_without_a_flag_before_none_is_taken_back(now: str, before: str) -> None:
+    """What was said is named, and no more."""
+    outcome, verdict = NOT_FLAGGED_BEFORE[before]
+    earlier = samples.before(outcome=outcome, verdict=verdict, flagged=False)
+    report = build(NOW[now](), before=earlier, revision_number=2)
+
+    (said,) = texts(children(report, "Takes the place of")[0])
+    assert f"This report takes the place of what was said of revision 1: {before}." == said
 
 
 def test_own_text_is_ascii_whatever_the_header_says() -> None:

@@ -129,8 +129,17 @@ def _supersedes(before: EarlierVerdict, a: Assessment) -> str:
     if before.verdict is None and before.outcome is Outcome.ASSESSED:
         raise contradiction("the report before it is ASSESSED without a verdict")
     what = DESCRIPTIONS[before.verdict or before.outcome]
-    said = f"This report takes the place of that of revision {before.revision_number}: {what}."
-    if not before.flagged or before.verdict is None:
+    said = (
+        "This report takes the place of what was said of revision "
+        f"{before.revision_number}: {what}."
+    )
+    if not before.flagged:
         return said
+    said += f' Its Key Object Selection "CT quality issue: {what}" '
+    if a.outcome is not Outcome.ASSESSED:  # nothing was found out that could lift the flag
+        return (
+            f"{said}was made of an earlier state of the series; this revision could not be judged: "
+            "look at the images."
+        )
     now = "that of this report does" if a.flagged else "the series is no longer flagged"
-    return f'{said} Its Key Object Selection "CT quality issue: {what}" no longer holds; {now}.'
+    return f"{said}no longer holds; {now}."
