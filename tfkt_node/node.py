@@ -85,7 +85,7 @@ class Node:
         self.store = Store(settings.storage.database_url)
         self._look_at_what_may_be_away()
         self._stopping = threading.Event()
-        self._indexer = Indexer(self.store, self.spool, now)
+        self._indexer = Indexer(self.store, self.spool, now, quiet_s=settings.series.quiet_s)
         self._scp = StorageSCP(
             settings.reception,
             Door(settings.reception, settings.peers),

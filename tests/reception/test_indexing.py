@@ -97,6 +97,10 @@ def put(spool, number=1):
     return spool.store(replace(RECEIVED, sop_instance_uid=f"1.2.3.{number}"))[0]
 
 
+def indexing(store, spool, clock=None, quiet_s=30.0, **options):
+    return Indexer(store, spool, clock or Clock(), quiet_s=quiet_s, **options)
+
+
 def test_p1_files_without_rows_are_found_again(store, spool):
     """P1: after a crash between answer and row, the file gets its row, once."""
     for number in (1, 2, 3):
@@ -158,7 +162,7 @@ def test_database_that_is_away_ends_a_reconciliation(spool):
 
 def test_indexer_writes_arrivals_in_order(store, spool):
     """Association, instance and end get their rows in the real store."""
-    indexer = Indexer(store, spool, Clock())
+    indexer = indexing(store, spool)
     indexer.offer(AssociationOpened("a1", "SCANNER", "TFKT_NODE", "127.0.0.1", NOW))
     indexer.offer(replace(put(spool), association_id="a1"))
     indexer.offer(AssociationEnded("a1", AssociationEnd.RELEASED, NOW))
@@ -186,7 +190,7 @@ def test_p7_indexer_waits_for_a_database_that_is_away(spool):
         return None
 
     store = UnsureStore(fail)
-    indexer = Indexer(store, spool, Clock(), first_retry_s=0.001)
+    indexer = indexing(store, spool, first_retry_s=0.001)
     indexer.start()
     for number in (1, 2, 3):
         indexer.offer(put(spool, number))
@@ -201,7 +205,7 @@ def test_one_bad_arrival_does_not_stop_the_rest(spool):
     clock = Clock()
     bad = {"1.2.3.1"}
     store = UnsureStore(lambda key: ValueError("refused") if key in bad else None)
-    indexer = Indexer(store, spool, clock, first_retry_s=0.001)
+    indexer = indexing(store, spool, clock, first_retry_s=0.001)
     indexer.start()
 
     indexer.offer(put(spool, 1))
@@ -217,7 +221,7 @@ def test_one_bad_arrival_does_not_stop_the_rest(spool):
 def test_instances_that_wait_are_written_together(spool):
     """A commit is paid for once by many instances, and never across what came between them."""
     store = UnsureStore()
-    indexer = Indexer(store, spool, Clock())
+    indexer = indexing(store, spool)
     opened = AssociationOpened("a1", "SCANNER", "TFKT_NODE", "127.0.0.1", NOW)
     for arrival in (put(spool, 1), put(spool, 2), opened, put(spool, 3), put(spool, 4)):
         indexer.offer(arrival)
@@ -229,10 +233,32 @@ def test_instances_that_wait_are_written_together(spool):
     assert [key for _, key in store.told] == ["1.2.3.1", "1.2.3.2", "a1", "1.2.3.3", "1.2.3.4"]
 
 
+@pytest.mark.parametrize(("quiet_s", "gathered_s"), [(30.0, 2.0), (1.0, 0.25)])
+def test_rows_of_a_series_look_at_no_time_like_its_end(spool, monkeypatch, quiet_s, gathered_s):
+    """P4: instances that come without a pause are gathered for a part of the quiet period only."""
+    indexer = indexing(UnsureStore(), spool, quiet_s=quiet_s)
+    stored, now = put(spool), [100.0]
+
+    class Busy:
+        def wait(self, seconds):
+            now[0] += seconds
+            indexer.offer(stored)
+            return False
+
+    monkeypatch.setattr("tfkt_node.reception.indexing.monotonic", lambda: now[0])
+    indexer._stopping = Busy()
+    indexer.offer(stored)
+
+    batch = indexer._next_batch()
+
+    assert now[0] - 100.0 == pytest.approx(gathered_s)
+    assert len(batch) > 1
+
+
 def test_one_bad_arrival_costs_its_batch_nothing(spool, caplog):
     """P1: instances that waited together with one that is refused get their rows all the same."""
     store = UnsureStore(lambda key: ValueError("MARKER") if key == "1.2.3.2" else None)
-    indexer = Indexer(store, spool, Clock(), first_retry_s=0.001)
+    indexer = indexing(store, spool, first_retry_s=0.001)
     for number in (1, 2, 3):
         indexer.offer(put(spool, number))
 
@@ -250,7 +276,7 @@ def test_bad_arrivals_do_not_keep_a_series_waiting(spool, caplog):
     for unreadable in stored[:3]:
         unreadable.path.unlink()
     store = UnsureStore()
-    indexer = Indexer(store, spool, Clock(), first_retry_s=600)
+    indexer = indexing(store, spool, first_retry_s=600)
     for instance in stored:
         indexer.offer(instance)
 
@@ -267,7 +293,7 @@ def test_p7_offer_never_blocks_or_fails(spool, monkeypatch):
     monkeypatch.setattr("tfkt_node.reception.indexing.LONGEST_QUEUE", 2)
     store = UnsureStore()
     clock = Clock()
-    indexer = Indexer(store, spool, clock)
+    indexer = indexing(store, spool, clock)
     for number in range(1, 6):
         indexer.offer(put(spool, number))
     waiting = indexer.waiting

@@ -29,6 +29,8 @@ LONGEST_BATCH = 1000
 """Arrivals that are written together at most."""
 GATHER_S, PAUSE_S = 2.0, 0.2
 """How long the first of a batch waits for others, and after which pause for no more of them."""
+GATHER_SHARE = 0.25
+"""The same as a share of the quiet period: the rows of a series must not look like its end."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 RECONCILE_AFTER_S = 60.0
 """Least time between two reconciliations that make up for arrivals left behind."""
@@ -103,14 +105,24 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
 
 
 class Indexer:
-    """The thread that writes arrivals into the index, in the order in which they came."""
+    """The thread that writes arrivals into the index, in the order in which they came.
+
+    quiet_s: after which a series without a new row counts as complete.
+    """
 
     def __init__(
-        self, store: Store, spool: Spool, clock: Clock, first_retry_s: float = FIRST_RETRY_S
+        self,
+        store: Store,
+        spool: Spool,
+        clock: Clock,
+        *,
+        quiet_s: float,
+        first_retry_s: float = FIRST_RETRY_S,
     ) -> None:
         self._store = store
         self._spool = spool
         self._clock = clock
+        self._gather_s = min(GATHER_S, GATHER_SHARE * quiet_s)
         self._first_retry_s = first_retry_s
         self._arrivals: queue.Queue[Arrival] = queue.Queue(LONGEST_QUEUE)
         self._left_behind = threading.Event()
@@ -170,10 +182,10 @@ class Indexer:
             batch = [self._arrivals.get(timeout=0.2)]
         except queue.Empty:
             return []
-        began, before = monotonic(), -1
-        while before != self.waiting < LONGEST_BATCH and monotonic() - began < GATHER_S:
+        deadline = monotonic() + self._gather_s
+        while self.waiting < LONGEST_BATCH and (left_s := deadline - monotonic()) > 0:
             before = self.waiting
-            if self._stopping.wait(PAUSE_S):
+            if self._stopping.wait(min(PAUSE_S, left_s)) or self.waiting == before:
                 break
         with contextlib.suppress(queue.Empty):
             while len(batch) < LONGEST_BATCH:
