@@ -15,6 +15,7 @@ from tfkt_node.audit.closing import Closing, QuietRevision
 from tfkt_node.audit.database import upgrade, without_password
 from tfkt_node.audit.leases import Leases
 from tfkt_node.audit.listings import Listings
+from tfkt_node.audit.objects import Objects
 from tfkt_node.audit.outbox import Outbox
 from tfkt_node.audit.reading import Reports
 from tfkt_node.audit.schema import installation
@@ -23,7 +24,7 @@ from tfkt_node.audit.scoring import Scoring
 __all__ = ["IndexResult", "QuietRevision", "Store", "upgrade", "without_password"]
 
 
-class Store(Associations, Arrivals, Closing, Scoring, Outbox, Reports, Leases, Listings):
+class Store(Associations, Arrivals, Closing, Scoring, Objects, Outbox, Reports, Leases, Listings):
     """The whole store, by the stations of an image's path. Safe for threads; one a process."""
 
     def node_uid(self) -> str:
