@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,22 @@ CLASSES = {
 }
 
 
+SetZone = Callable[[str], None]
+
+
+@pytest.fixture
+def local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetZone]:
+    """Set the zone of this process, which is the machine's."""
+
+    def put(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
+
+
 def made(kind: ObjectKind, record: ReportRecord, spool: Spool) -> bytes:
     found = make(ClaimedObject(1, kind, record), Report(), spool)
     assert (kind, CLASSES[kind]) == (found.kind, found.sop_class_uid)
@@ -39,6 +57,43 @@ def test_each_kind_is_an_object_of_its_own(tmp_path: Path) -> None:
     assert len(ObjectKind) == len({ds.SOPInstanceUID for ds in headers})
     assert len(ObjectKind) == len({ds.SeriesInstanceUID for ds in headers})
     assert len(ObjectKind) == len({(ds.SOPClassUID, ds.SeriesNumber) for ds in headers})
+
+
+@pytest.mark.parametrize("kind", ObjectKind)
+@pytest.mark.parametrize(
+    ("named", "machine", "hour"),
+    [
+        ("Europe/Berlin", "America/New_York", "20260305 233015"),
+        ("", "America/New_York", "20260305 173015"),
+        ("", "UTC", "20260305 223015"),
+    ],
+)
+def test_study_without_a_zone_gets_local_times(
+    kind: ObjectKind, named: str, machine: str, hour: str, tmp_path: Path, local_zone: SetZone
+) -> None:
+    """A PACS takes a time without an offset for a local one, as the images' own are."""
+    local_zone(machine)
+    record = samples.record_of(samples.flagged_assessment())
+
+    found = make(ClaimedObject(1, kind, record), Report(timezone=named), Spool(tmp_path))
+
+    ds = samples.read(found.content)
+    assert hour == f"{ds.SeriesDate} {ds.SeriesTime}"
+    assert hour == f"{ds.InstanceCreationDate} {ds.InstanceCreationTime}"
+    assert "TimezoneOffsetFromUTC" not in ds
+
+
+def test_zone_of_the_study_goes_before_the_setting(tmp_path: Path) -> None:
+    """What the images state is stated, and its times are in it."""
+    attributes = samples.patient(TimezoneOffsetFromUTC="+0900")
+    record = samples.record_of(samples.flagged_assessment(), attributes)
+    claimed = ClaimedObject(1, ObjectKind.SR, record)
+
+    ds = samples.read(make(claimed, Report(timezone="Europe/Berlin"), Spool(tmp_path)).content)
+
+    assert ("+0900", "20260306", "073015") == (
+        ds.TimezoneOffsetFromUTC, ds.ContentDate, ds.ContentTime,
+    )  # fmt: skip
 
 
 def test_picture_shows_the_worst_slice_as_long_as_the_spool_has_it(

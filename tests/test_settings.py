@@ -181,6 +181,8 @@ def test_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ('[scoring]\ndevice = "cuda"', "needs scoring.engine 'torch'"),
         ('[[peers]]\nname = "a"\nae_title = "A"\ndeliver = true', "needs a host"),
         ('[[peers]]\nname = "a"\nae_title = "A"\nsend = true', "needs a network or a host"),
+        ('[report]\ntimezone = "Berlin"', "write a name like Europe/Berlin"),
+        ('[report]\ntimezone = "../etc/passwd"', "no such time zone here"),
         ("[reception", "not valid TOML"),
     ],
 )

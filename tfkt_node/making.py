@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tfkt_node.reception.instances import Spool
 from tfkt_node.records import (
     ClaimedObject,
@@ -21,7 +23,7 @@ def make(claimed: ClaimedObject, report: Report, spool: Spool) -> MadeObject:
     from tfkt_node.report import key_objects, structured_report, summary_picture
     from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
 
-    record = claimed.record
+    record = replace(claimed.record, decided_at=report.local(claimed.record.decided_at))
     match claimed.kind:
         case ObjectKind.SR:
             return structured_report.build(record, report.worst_slices, SR_FORM)

@@ -492,7 +492,8 @@ class EarlierVerdict:
 class ReportRecord:
     """All that the report needs, from the audit alone: the same record gives the same bytes.
 
-    attributes: as in InstanceHeader. decided_at: aware UTC; every time in the objects.
+    attributes: as in InstanceHeader. decided_at: every time in the objects, in the zone of the
+    study or, where that states none, in its own: UTC from the audit, then `report.timezone`.
     before: what this report takes back or confirms: the newest earlier revision that owed a report.
     predecessor: the report that this one supersedes; None where none could be made.
     node_uid: UID of this installation, the device observer.

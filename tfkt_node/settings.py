@@ -13,8 +13,10 @@ import hashlib
 import ipaddress
 import os
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -190,6 +192,27 @@ class Report(Group):
         False,
         description="true: also a picture: scores, worst slice, verdict; for viewers without SR",
     )
+    timezone: str = Field(
+        "",
+        description="IANA name (Europe/Berlin) of the times in reports where a study states no "
+        "zone; empty: the zone of this machine",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value or "UTC")
+        except (OSError, ValueError, LookupError):
+            raise ValueError(
+                "no such time zone here; write a name like Europe/Berlin, and install the system's "
+                "tzdata where it is missing"
+            ) from None
+        return value
+
+    def local(self, at: datetime) -> datetime:
+        """Return an aware instant in the zone in force."""
+        return at.astimezone(ZoneInfo(self.timezone) if self.timezone else None)
 
 
 class Delivery(Group):

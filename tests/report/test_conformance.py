@@ -56,7 +56,7 @@ def test_scored_classes_and_names_of_the_software() -> None:
     assert IMPLEMENTATION_CLASS_UID in STATEMENT
     assert all(description in STATEMENT for description in DESCRIPTIONS.values())
     assert "sr_class" in Peer.model_fields
-    for option in ("silent_reasons", "worst_slices", "summary_picture"):
+    for option in ("silent_reasons", "worst_slices", "summary_picture", "timezone"):
         assert option in Report.model_fields
         assert f"`report.{option}`" in STATEMENT
 

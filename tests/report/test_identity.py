@@ -274,12 +274,13 @@ def test_times_are_in_the_zone_of_the_study(offset: str, date: str, time: str) -
 
 
 @pytest.mark.parametrize("offset", ["-0000", "+1430", "Z", "+9", ""])
-def test_unusable_zone_means_utc_and_none_stated(offset: str) -> None:
+def test_unusable_zone_means_local_times_and_none_stated(offset: str) -> None:
     """A zone that the standard does not know is not passed on as if it were one."""
-    ds = report_with(samples.patient(TimezoneOffsetFromUTC=offset))
+    local = samples.DECIDED.astimezone(samples.zone(timedelta(hours=1)))
+    ds = report_with(samples.patient(TimezoneOffsetFromUTC=offset), decided_at=local)
 
     assert "TimezoneOffsetFromUTC" not in ds
-    assert ("20260305", "223015") == (ds.ContentDate, ds.ContentTime)
+    assert ("20260305", "233015") == (ds.ContentDate, ds.ContentTime)
 
 
 @pytest.mark.parametrize("damaged", [b"\x10", b"\x10\x00\x10\x00PN\xff\x00Doe", bytes(20)])
@@ -294,9 +295,10 @@ def test_damaged_attributes_are_an_error_with_a_cure(damaged: bytes) -> None:
     assert "Doe" not in str(caught.value)
 
 
-def test_the_zone_of_the_process_is_of_no_account() -> None:
+def test_zone_of_the_study_goes_before_that_of_the_record() -> None:
     """The decision's instant counts, however its datetime is expressed."""
-    record = samples.record_of(samples.flagged_assessment())
+    attributes = samples.patient(TimezoneOffsetFromUTC="-0330")
+    record = samples.record_of(samples.flagged_assessment(), attributes)
     shifted = replace(
         record,
         decided_at=record.decided_at.astimezone(samples.zone(timedelta(hours=5))),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pydicom.charset import python_encoding
@@ -56,8 +56,8 @@ class Identity:
 
     elements: tag -> the whole element, encoded in Explicit VR Little Endian, Study Instance UID
     included. requests: alike, for the documents (SR, KOS) alone: Referenced Request Sequence, empty
-    where the images name no request. made_at: the decision in the study's own zone, or in UTC where
-    it states none.
+    where the images name no request. made_at: the decision in the study's own zone, or in that of
+    the record where it states none: a PACS takes an unmarked time for the local one.
     """
 
     study_uid: str
@@ -93,7 +93,7 @@ def identity_of(record: ReportRecord) -> Identity:
     zone = _zone(found[TIMEZONE].text) if TIMEZONE in found else None
     if zone is not None:
         elements[TIMEZONE] = found[TIMEZONE].encoded
-    made_at = record.decided_at.astimezone(zone or UTC)
+    made_at = record.decided_at.astimezone(zone) if zone else record.decided_at
     return Identity(study_uid, series_uid, elements, requests, made_at)
 
 
