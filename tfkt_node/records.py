@@ -199,11 +199,15 @@ class ObjectKind(StrEnum):
 
 
 class ObjectState(StrEnum):
-    """OWED with the verdict, then BUILT, or FAILED with a reason (retried by command)."""
+    """OWED with the verdict, then BUILT, or FAILED with a reason (retried by command).
+
+    SUPERSEDED: never made, since the report of a later revision was made first.
+    """
 
     OWED = "OWED"
     BUILT = "BUILT"
     FAILED = "FAILED"
+    SUPERSEDED = "SUPERSEDED"
 
 
 class DeliveryState(StrEnum):

@@ -257,19 +257,78 @@ def test_reports_of_a_series_are_made_in_order(decided: Store) -> None:
     assert [build(decided, now).record.verdict_id for now in (305, 306)] == ["v1", "v2"]
 
 
-def test_failed_report_is_not_waited_for_and_a_rebuild_stays_the_same(decided: Store) -> None:
-    """P5: a later report does not wait for a FAILED one, and never changes its predecessor."""
+def fail(store: Store, now_s: float) -> int:
+    """Claim the next object, and record that it cannot be made."""
+    owed = store.claim_object("owner", at(now_s), LEASE_S)
+    assert owed is not None
+    assert store.object_failed(owed.object_id, "owner", "broken", at(now_s))
+    return owed.object_id
+
+
+def test_report_that_failed_is_superseded_by_a_later_one(decided: Store) -> None:
+    """P5: nothing of revision 1 is made after the report of revision 2, as if it were newer."""
     revise(decided, 100, "v2")
-    first = decided.claim_object("owner", at(140), LEASE_S)
-    assert first is not None
-    decided.object_failed(first.object_id, "owner", "broken", at(140))
+    failed = fail(decided, 140)
     second = build(decided, 141)
 
-    decided.retry_deliveries(None, "operator", "mended", at(150))
-    build(decided, 151)
-
+    why = "superseded: the report of revision 2 of the series was made before it"
     assert second.record.predecessor is None
+    assert decided.retry_deliveries(None, "operator", "mended", at(150)) == 0
+    assert decided.claim_object("owner", at(9999), LEASE_S) is None
+    first = rows_of(decided, "objects")[0]
+    assert (first["state"], first["error"]) == ("SUPERSEDED", why)
+    dead = decided.delivery_rows(state=DeliveryState.DEAD)
+    assert [(row.verdict_id, row.last_error) for row in dead] == [("v1", why)] * 2
+    assert [entry[:3] for entry in told(decided)[-3:]] == [
+        ("OBJECT_SUPERSEDED", f"object:{failed}", {"error": why}),
+        ("DELIVERY_DEAD", "delivery:1", {"error": why}),
+        ("DELIVERY_DEAD", "delivery:2", {"error": why}),
+    ]
     assert decided.report_record("v2") == second.record
+
+
+def test_report_tried_again_while_a_later_one_is_made_is_superseded(decided: Store) -> None:
+    """P5: whichever of two reports is finished first, the older one never comes second."""
+    revise(decided, 100, "v2")
+    fail(decided, 140)
+    second = decided.claim_object("owner", at(141), LEASE_S)
+    assert second is not None
+    assert decided.retry_deliveries(None, "operator", "mended", at(142)) == 1
+    first = decided.claim_object("other", at(143), LEASE_S)
+    assert first is not None
+
+    decided.object_built(second.object_id, "owner", made(2), Path("/o"), at(144))
+
+    assert not decided.object_built(first.object_id, "other", made(1), Path("/o"), at(145))
+    assert [row["state"] for row in rows_of(decided, "objects")] == ["SUPERSEDED", "BUILT"]
+
+
+def test_later_report_waits_for_a_key_object_selection_that_is_owed(decided: Store) -> None:
+    """P5: a flag that waits for the disk does not arrive after the report that takes it back."""
+    build(decided, 40)
+    revise(decided, 100, "v2", (ObjectKind.SR, ObjectKind.KOS))
+    build(decided, 140)
+    flag = decided.claim_object("owner", at(141), LEASE_S)
+    assert flag is not None
+    decided.object_retry(flag.object_id, "owner", "disk full", at(1000))
+    revise(decided, 200, "v3")
+
+    assert decided.claim_object("owner", at(999), LEASE_S) is None
+    assert [flag.object_id, "v3"] == [
+        build(decided, 1000).object_id,
+        build(decided, 1001).record.verdict_id,
+    ]
+
+
+def test_report_that_failed_beside_another_of_its_revision_is_tried_again(decided: Store) -> None:
+    """P5: only a later revision supersedes; an Enhanced SR is for other destinations."""
+    build(decided, 40)
+    revise(decided, 100, "v2", (ObjectKind.SR, ObjectKind.ENHANCED_SR))
+    failed = fail(decided, 140)
+    build(decided, 141)
+
+    assert decided.retry_deliveries(None, "operator", "mended", at(150)) == 1
+    assert build(decided, 151).object_id == failed
 
 
 @pytest.mark.parametrize(

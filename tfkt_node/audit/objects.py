@@ -16,8 +16,14 @@ from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, held, release_own
 from tfkt_node.audit.reading import REPORTS, assemble, newest_earlier_report
-from tfkt_node.audit.schema import objects
-from tfkt_node.records import ClaimedObject, MadeObject, ObjectKind, ObjectState
+from tfkt_node.audit.schema import deliveries, objects, revisions, verdicts
+from tfkt_node.records import (
+    ClaimedObject,
+    DeliveryState,
+    MadeObject,
+    ObjectKind,
+    ObjectState,
+)
 
 UNREADABLE_ROWS = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a row raises that no longer holds what was written."""
@@ -29,9 +35,9 @@ class Objects(Database):
     def claim_object(self, owner: str, now: datetime, lease_s: float) -> ClaimedObject | None:
         """Take the oldest object that is owed, with all that its making needs.
 
-        The reports of a series are made in the order of its revisions, since each names the one
-        before it; a FAILED one is not waited for. An object whose rows cannot be read is FAILED,
-        and the next one taken.
+        The objects of a series are made in the order of its revisions, since each report names the
+        one before it; a FAILED one is not waited for. An object whose rows cannot be read is
+        FAILED, and the next one taken.
         """
         while (object_id := self._take_object(owner, now, lease_s)) is not None:
             try:
@@ -80,7 +86,11 @@ class Objects(Database):
     def object_built(
         self, object_id: int, owner: str, made: MadeObject, path: Path, at: datetime
     ) -> bool:
-        """Record an object whose file is synced at `path`; its deliveries can start."""
+        """Record an object whose file is synced at `path`; its deliveries can start.
+
+        What earlier revisions of the series still owe, as a FAILED object, is SUPERSEDED by a
+        report: made later, it would arrive as the newest word on the series.
+        """
         sha256 = hashlib.sha256(made.content).hexdigest()
         with self.writing() as connection:
             built = connection.execute(
@@ -100,7 +110,10 @@ class Objects(Database):
             )
             if built.rowcount == 1:
                 detail = {"kind": made.kind, "sha256": sha256}
-                append(connection, at, Event(EventKind.OBJECT_BUILT, f"object:{object_id}", detail))
+                told = Event(EventKind.OBJECT_BUILT, f"object:{object_id}", detail)
+                append(connection, at, told)
+                if made.kind in REPORTS:
+                    _supersede(connection, object_id, at)
             return built.rowcount == 1
 
     def object_failed(self, object_id: int, owner: str, error: str, at: datetime) -> bool:
@@ -140,7 +153,7 @@ class Objects(Database):
 
 
 def _waits_for_earlier() -> sa.ColumnElement[bool]:
-    """Tell whether an earlier report of the same series is owed.
+    """Tell whether an earlier object of the same series is owed.
 
     A series' revisions are decided one after another, so its objects' ids follow their order.
     """
@@ -148,6 +161,45 @@ def _waits_for_earlier() -> sa.ColumnElement[bool]:
     return sa.exists().where(
         earlier.c.series_id == objects.c.series_id,
         earlier.c.id < objects.c.id,
-        earlier.c.kind.in_(REPORTS),
         earlier.c.state == ObjectState.OWED,
+    )
+
+
+def _supersede(connection: sa.Connection, object_id: int, at: datetime) -> None:
+    """Close the objects of earlier revisions that were never made, and their deliveries."""
+    this = connection.execute(
+        sa.select(objects.c.series_id, objects.c.verdict_id, revisions.c.number)
+        .join(verdicts, verdicts.c.id == objects.c.verdict_id)
+        .join(revisions, revisions.c.id == verdicts.c.revision_id)
+        .where(objects.c.id == object_id)
+    ).one()
+    why = f"superseded: the report of revision {this.number} of the series was made before it"
+    closed = sorted(
+        connection.scalars(
+            objects.update()
+            .where(
+                objects.c.series_id == this.series_id,
+                objects.c.id < object_id,
+                objects.c.verdict_id != this.verdict_id,
+                # OWED: an operator let it be tried again while the later report was being made.
+                objects.c.state.in_([ObjectState.FAILED, ObjectState.OWED]),
+                objects.c.built_at.is_(None),
+            )
+            .values(state=ObjectState.SUPERSEDED, error=why, **FREED)
+            .returning(objects.c.id)
+        )
+    )
+    if not closed:
+        return
+    dead = connection.scalars(
+        deliveries.update()
+        .where(deliveries.c.object_id.in_(closed))
+        .values(state=DeliveryState.DEAD, last_error=why, next_attempt_at=None)
+        .returning(deliveries.c.id)
+    )
+    append(
+        connection,
+        at,
+        *(Event(EventKind.OBJECT_SUPERSEDED, f"object:{i}", {"error": why}) for i in closed),
+        *(Event(EventKind.DELIVERY_DEAD, f"delivery:{i}", {"error": why}) for i in sorted(dead)),
     )

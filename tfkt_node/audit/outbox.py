@@ -143,7 +143,8 @@ class Outbox(Database):
     ) -> int:
         """Make DEAD deliveries PENDING and FAILED objects OWED again; return how many rows.
 
-        which: a delivery, a destination, or None for all. Their attempts are counted anew.
+        which: a delivery, a destination, or None for all. Their attempts are counted anew. What is
+        SUPERSEDED stays so.
         """
         chosen: sa.ColumnElement[bool] = sa.true()
         if which is not None:
@@ -152,7 +153,12 @@ class Outbox(Database):
         failed: sa.ColumnElement[bool] = objects.c.state == ObjectState.FAILED
         if which is not None:
             failed &= objects.c.id.in_(sa.select(deliveries.c.object_id).where(chosen))
-        dead = sa.and_(deliveries.c.state == DeliveryState.DEAD, chosen)
+        superseded = sa.select(objects.c.id).where(objects.c.state == ObjectState.SUPERSEDED)
+        dead = sa.and_(
+            deliveries.c.state == DeliveryState.DEAD,
+            deliveries.c.object_id.not_in(superseded),
+            chosen,
+        )
         with self.writing() as connection:
             owed = _revive(connection, objects, failed, state=ObjectState.OWED)
             pending = _revive(

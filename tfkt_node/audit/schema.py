@@ -36,7 +36,7 @@ from tfkt_node.records import (
     Verdict,
 )
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The last step of `migrations/versions`, which makes the tables below."""
 
 metadata = sa.MetaData(
