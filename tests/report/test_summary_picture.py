@@ -9,6 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from tests.report import samples
+from tests.report.validators import frames_of_one
 from tfkt_node.records import Confidence, Outcome, Permanent, Reason
 from tfkt_node.report import structured_report, summary_picture
 
@@ -95,6 +96,25 @@ def test_slice_that_is_gone_is_said() -> None:
     figure = summary_picture.draw(record, None)
 
     assert "cannot be read" in "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_source_is_the_frame_that_is_shown() -> None:
+    """A reference to a whole Enhanced CT would say that all its frames are in the picture."""
+    one = samples.read(summary_picture.build(frames_of_one(), SLICE).content)
+    plain = samples.read(
+        summary_picture.build(samples.record_of(samples.flagged_assessment()), SLICE).content
+    )
+
+    assert 1 == one.SourceImageSequence[0].ReferencedFrameNumber
+    assert "ReferencedFrameNumber" not in plain.SourceImageSequence[0]
+
+
+def test_worst_slice_that_is_no_evidence_is_an_error() -> None:
+    """A picture of nothing that can be named is as wrong as a report of it."""
+    record = samples.record_of(samples.flagged_assessment(), evidence=())
+
+    with pytest.raises(Permanent, match="not among its instances"):
+        summary_picture.build(record, SLICE)
 
 
 def test_only_an_assessed_series_has_one() -> None:

@@ -90,11 +90,12 @@ def make_picture(
     record: ReportRecord,
     description: str,
     pixels: npt.NDArray[np.uint8],
-    sources: Sequence[EvidenceInstance],
+    source: tuple[str, str, int | None],
 ) -> MadeObject:
     """Put the modules of a Secondary Capture around an RGB picture of shape (rows, columns, 3).
 
-    sources: the images that it was derived from. Raises as `make`.
+    source: SOP class, SOP Instance UID and frame (1-based, of multi-frame objects) of the image
+    that it was derived from. Raises as `make`.
     """
     identity = identity_of(record)
     ds = _common(PICTURE_FORM, record, identity, description)
@@ -102,7 +103,11 @@ def make_picture(
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = ds.Laterality = None  # of a chart: not known
     ds.BurnedInAnnotation = "NO"  # none that identifies the patient (PS3.3 C.7.6.1)
-    ds.SourceImageSequence = [_instance(source) for source in sources]
+    sop_class_uid, sop_uid, frame = source
+    image = _instance(EvidenceInstance(sop_class_uid, sop_uid))
+    if frame is not None:
+        image.ReferencedFrameNumber = frame
+    ds.SourceImageSequence = [image]
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns, _ = pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0

@@ -48,10 +48,24 @@ def verdict_of(a: Assessment) -> Verdict:
     return a.verdict
 
 
-def lowest(stack: StackSummary) -> SliceScore | None:
-    """Return the lowest-scoring slice of a stack with a score."""
-    found = stack.minimum
-    return found if stack.score is not None and found and found.score is not None else None
+def has_score(stack: StackSummary) -> bool:
+    """Tell whether a stack has a score, and a slice that is its lowest."""
+    lowest_one = stack.minimum
+    return stack.score is not None and lowest_one is not None and lowest_one.score is not None
+
+
+def lowest(stack: StackSummary) -> SliceScore:
+    """Return the lowest-scoring slice of a stack. Raises Permanent where there is none."""
+    if stack.minimum is None:
+        raise contradiction("a score without a lowest slice")
+    return stack.minimum
+
+
+def score_of(found: SliceScore | StackSummary) -> float:
+    """Return the score of what has one. Raises Permanent where there is none: none is made up."""
+    if found.score is None:
+        raise contradiction("no score where there has to be one")
+    return found.score
 
 
 def deciding_stack(a: Assessment) -> StackSummary:
@@ -59,7 +73,7 @@ def deciding_stack(a: Assessment) -> StackSummary:
     if a.deciding_stack is None or not 0 <= a.deciding_stack < len(a.stacks):
         raise contradiction("ASSESSED without a deciding stack")
     stack = a.stacks[a.deciding_stack]
-    if lowest(stack) is None:
+    if not has_score(stack):
         raise contradiction("the deciding stack has no score")
     return stack
 
@@ -67,7 +81,7 @@ def deciding_stack(a: Assessment) -> StackSummary:
 def worst_first(stack: StackSummary) -> list[SliceScore]:
     """Return the slices with a score, worst first, in their order where scores are equal."""
     scored = [item for item in stack.slices if item.score is not None]
-    return sorted(scored, key=lambda item: item.score or 0.0)
+    return sorted(scored, key=score_of)
 
 
 def reference(

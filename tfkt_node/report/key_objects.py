@@ -22,7 +22,9 @@ from tfkt_node.report.document import KOS_FORM, make
 from tfkt_node.report.findings import (
     DESCRIPTIONS,
     deciding_stack,
+    lowest,
     reference,
+    score_of,
     verdict_of,
     worst_first,
 )
@@ -67,15 +69,13 @@ def build(record: ReportRecord) -> MadeObject:
 def _chosen(a: Assessment) -> list[SliceScore]:
     below = _below(a)
     # Some slice lies below whenever the median does; the lowest one stands in if rounding hid it.
-    return below[:MOST] or [item for item in (deciding_stack(a).minimum,) if item is not None]
+    return below[:MOST] or [lowest(deciding_stack(a))]
 
 
 def _below(a: Assessment) -> list[SliceScore]:
     limit = a.criteria.flag_below
     return [
-        item
-        for item in worst_first(deciding_stack(a))
-        if item.score is not None and (limit is None or item.score < limit)
+        item for item in worst_first(deciding_stack(a)) if limit is None or score_of(item) < limit
     ]
 
 
@@ -85,10 +85,10 @@ def _selected(item: SliceScore, evidence: dict[str, EvidenceInstance]) -> Item:
 
 def _description(a: Assessment, chosen: Sequence[SliceScore]) -> str:
     """Say verdict and score, what was chosen, and that nothing was rejected."""
-    score = "" if a.score is None else f", score {plain_number(a.score)} of 4"
+    score = plain_number(score_of(deciding_stack(a)))
     limit = a.criteria.flag_below
     which = "slices" if limit is None else f"slices with a score below {plain_number(limit)}"
     return (
-        f"Image quality {DESCRIPTIONS[verdict_of(a)]}{score}. Selected, worst first: "
+        f"Image quality {DESCRIPTIONS[verdict_of(a)]}, score {score} of 4. Selected, worst first: "
         f"{len(chosen)} of {max(len(_below(a)), len(chosen))} {which}. Nothing is rejected."
     )

@@ -9,14 +9,22 @@ from tfkt_node.settings import Peer, Report
 
 
 def objects_owed(
-    assessment: Assessment, report: Report, destinations: Sequence[Peer]
+    assessment: Assessment,
+    report: Report,
+    destinations: Sequence[Peer],
+    *,
+    answers_earlier: bool = False,
 ) -> tuple[dict[ObjectKind, list[str]], str]:
     """Return each kind owed with the names of the destinations that get it.
 
     Beside it a sentence why none is owed, '' where some are. Without destinations an SR is owed
-    all the same: it stays in the spool.
+    all the same: it stays in the spool. answers_earlier: an earlier revision of the series owed a
+    report; then this one does whatever its reason, or what was said before would stand.
     """
-    if assessment.outcome is Outcome.NOT_ASSESSED and assessment.reason in report.silent_reasons:
+    is_silent = (
+        assessment.outcome is Outcome.NOT_ASSESSED and assessment.reason in report.silent_reasons
+    )
+    if is_silent and not answers_earlier:
         return {}, f"report.silent_reasons lists {assessment.reason}"
     everyone = [peer.name for peer in destinations]
     enhanced = [peer.name for peer in destinations if peer.sr_class == "enhanced"]

@@ -42,9 +42,11 @@ from tfkt_node.report.findings import (
     DESCRIPTIONS,
     contradiction,
     deciding_stack,
+    has_score,
     lowest,
     outline,
     reference,
+    score_of,
     scored_evidence,
     verdict_of,
     worst_first,
@@ -88,9 +90,10 @@ def _measurement_report(
 ) -> Item:
     a = record.assessment
     deciding = deciding_stack(a)
-    others = [stack for stack in a.stacks if stack is not deciding and lowest(stack)]
+    others = [stack for stack in a.stacks if stack is not deciding and has_score(stack)]
     # The worst slice itself has its outline in the stack's group; two there would overprint.
-    ordered = [item for item in worst_first(deciding) if not _same(item, deciding.minimum)]
+    worst = lowest(deciding)
+    ordered = [item for item in worst_first(deciding) if _place(item) != _place(worst)]
     listed = ordered[:worst_slices]
     decided = (_verdict(a), _criteria(a, ordered, listed))
     groups = [_stack_group(record, form, deciding, _measurements(deciding, evidence), decided)]
@@ -110,8 +113,8 @@ def _measurement_report(
     )
 
 
-def _same(a: SliceScore, b: SliceScore | None) -> bool:
-    return b is not None and (a.sop_uid, a.frame) == (b.sop_uid, b.frame)
+def _place(item: SliceScore) -> tuple[str, int | None]:
+    return item.sop_uid, item.frame
 
 
 def _tracking(record: ReportRecord, form: Form, name: str, *key: str) -> tuple[Item, Item]:
@@ -180,8 +183,6 @@ def _verdict(a: Assessment) -> Iterator[Item]:
 
 def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance]) -> Iterator[Item]:
     worst = lowest(stack)
-    if stack.score is None or worst is None or worst.score is None:
-        raise contradiction("a stack without a score among those with one")
     region = rectangle(
         codes.SOURCE,
         outline(worst.outline, stack.rows, stack.columns),
@@ -189,11 +190,11 @@ def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance])
         image(*reference(worst, evidence), "SELECTED FROM"),
     )
     # OHIF prints five lines, so what matters comes first.
-    yield number(codes.SERIES_SCORE, stack.score, codes.SCORE_UNIT)
+    yield number(codes.SERIES_SCORE, score_of(stack), codes.SCORE_UNIT)
     if stack.interval is not None:
         yield number(codes.INTERVAL_LOW, stack.interval[0], codes.SCORE_UNIT)
         yield number(codes.INTERVAL_HIGH, stack.interval[1], codes.SCORE_UNIT)
-    yield number(codes.LOWEST_SCORE, worst.score, codes.SCORE_UNIT, region)
+    yield number(codes.LOWEST_SCORE, score_of(worst), codes.SCORE_UNIT, region)
     if worst.position_mm is not None:
         yield number(codes.LOWEST_POSITION, round(worst.position_mm, 4), codes.MILLIMETRE)
     if stack.p10 is not None:
@@ -242,7 +243,7 @@ def _slice_group(
         codes.MEASUREMENT_GROUP,
         *_tracking(record, form, _title(item, evidence), *key),
         region,
-        number(codes.SLICE_SCORE, item.score or 0.0, codes.SCORE_UNIT),
+        number(codes.SLICE_SCORE, score_of(item), codes.SCORE_UNIT),
         template="1410",
     )
 

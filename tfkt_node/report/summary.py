@@ -21,7 +21,14 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes
 from tfkt_node.report.content import Item, text
-from tfkt_node.report.findings import DESCRIPTIONS, contradiction, deciding_stack, verdict_of
+from tfkt_node.report.findings import (
+    DESCRIPTIONS,
+    contradiction,
+    deciding_stack,
+    lowest,
+    score_of,
+    verdict_of,
+)
 
 WORDS = {
     Verdict.DIAGNOSTIC: "diagnostic",
@@ -73,10 +80,10 @@ def _found(a: Assessment) -> str:
         return f"The image quality of this CT series {did}, and no score exists. {why} {by}"
     stack = deciding_stack(a)
     flag = "It is flagged to be looked at again." if a.flagged else "It is not flagged."
-    score = "" if stack.score is None else f"The score is {plain_number(stack.score)} on a scale "
     return (
-        f"The image quality of this CT series is {WORDS[verdict_of(a)]}. {flag} {score}"
-        f"from 0 (worst) to 4 (best), the median of {stack.in_scope} slices. {by}"
+        f"The image quality of this CT series is {WORDS[verdict_of(a)]}. {flag} The score is "
+        f"{plain_number(score_of(stack))} on a scale from 0 (worst) to 4 (best), the median of "
+        f"{stack.in_scope} slices. {by}"
     )
 
 
@@ -115,10 +122,9 @@ def _where(
     listed: Sequence[SliceScore],
     evidence: Mapping[str, EvidenceInstance],
 ) -> str:
-    worst = stack.minimum
-    assert worst is not None  # `deciding_stack` sees to it
-    assert worst.score is not None
-    said = f"The lowest score, {plain_number(worst.score)}, is that of {place(worst, evidence)}."
+    worst = lowest(stack)
+    score = plain_number(score_of(worst))
+    said = f"The lowest score, {score}, is that of {place(worst, evidence)}."
     if listed:
         after = "; ".join(place(item, evidence) for item in listed)
         said += f" Then, worst first: {after}."

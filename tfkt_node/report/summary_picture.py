@@ -17,6 +17,8 @@ from tfkt_node.report.findings import (
     DESCRIPTIONS,
     deciding_stack,
     lowest,
+    reference,
+    score_of,
     scored_evidence,
     verdict_of,
 )
@@ -50,11 +52,9 @@ def build(record: ReportRecord, worst_slice: FloatArray | None) -> MadeObject:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
-    worst = lowest(deciding_stack(a))
-    evidence = scored_evidence(record)
-    sources = [evidence[worst.sop_uid]] if worst and worst.sop_uid in evidence else []
+    source = reference(lowest(deciding_stack(a)), scored_evidence(record))
     description = f"CT image quality picture: {DESCRIPTIONS[verdict_of(a)]}"
-    return make_picture(record, description, pixels, sources)
+    return make_picture(record, description, pixels, source)
 
 
 def draw(record: ReportRecord, worst_slice: FloatArray | None) -> Figure:
@@ -77,7 +77,7 @@ def _write_verdict(figure: Figure, record: ReportRecord) -> None:
     a = record.assessment
     stack = deciding_stack(a)
     words = list(short(a))
-    score = "" if stack.score is None else f"Score {plain_number(stack.score)} of 4"
+    score = f"Score {plain_number(score_of(stack))} of 4"
     lines = "\n".join(textwrap.wrap(how_sure(a), 92)[:4])
     figure.text(0.04, 0.965, "CT image quality", color=FAINT, fontsize=16, va="top")
     figure.text(0.04, 0.94, words[0], color=INK, fontsize=30, va="top", weight="bold")
@@ -92,13 +92,13 @@ def _draw_curve(axes: Axes, record: ReportRecord) -> None:
     axes.set_facecolor(BACKGROUND)
     scored = [one for one in stack.slices if one.score is not None]
     axes.plot(
-        [x[one] for one in scored], [one.score or 0.0 for one in scored], color=FAINT, linewidth=0.8
+        [x[one] for one in scored], [score_of(one) for one in scored], color=FAINT, linewidth=0.8
     )
     for (colour, marker, words), below in ((GOOD, False), (BAD, True)):
         group = [
-            (x[one], one.score or 0.0)
+            (x[one], score_of(one))
             for one in scored
-            if ((one.score or 0.0) < a.criteria.diagnostic_from) is below
+            if (score_of(one) < a.criteria.diagnostic_from) is below
         ]
         if group:
             axes.plot(
@@ -111,9 +111,9 @@ def _draw_curve(axes: Axes, record: ReportRecord) -> None:
             without, [0.08] * len(without), "x", color=FAINT, linestyle="none", label="out of scope"
         )
     worst = lowest(stack)
-    if worst is not None and worst in x:
+    if worst in x:
         axes.plot(
-            x[worst], worst.score or 0.0, "o", markersize=16, markerfacecolor="none",
+            x[worst], score_of(worst), "o", markersize=16, markerfacecolor="none",
             markeredgecolor=INK, markeredgewidth=2, linestyle="none", label="worst slice",
         )  # fmt: skip
     for value, words in (
@@ -136,10 +136,10 @@ def _draw_curve(axes: Axes, record: ReportRecord) -> None:
 
 def _places(stack: StackSummary) -> tuple[dict[SliceScore, float], str]:
     """Return where each slice stands along the curve, and what the axis is called."""
-    positions = [one.position_mm for one in stack.slices]
-    if any(position is None for position in positions):
+    known = {one: one.position_mm for one in stack.slices if one.position_mm is not None}
+    if len(known) < len(set(stack.slices)):
         return {one: float(n) for n, one in enumerate(stack.slices, start=1)}, "slice"
-    return {one: one.position_mm or 0.0 for one in stack.slices}, "position, mm"
+    return known, "position, mm"
 
 
 def _draw_worst(figure: Figure, record: ReportRecord, worst_slice: FloatArray | None) -> None:
@@ -151,13 +151,11 @@ def _draw_worst(figure: Figure, record: ReportRecord, worst_slice: FloatArray | 
         axes.text(0.5, 0.5, "the slice cannot be read again", color=FAINT, ha="center")
     else:
         axes.imshow(worst_slice, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-    lines = []
-    if worst is not None and worst.score is not None:
-        evidence = {item.sop_uid: item for item in record.evidence}
-        lines = [
-            "Worst slice", f"{place(worst, evidence)}: score {plain_number(worst.score)}", "",
-        ]  # fmt: skip
-    lines += [
+    evidence = {item.sop_uid: item for item in record.evidence}
+    lines = [
+        "Worst slice",
+        f"{place(worst, evidence)}: score {plain_number(score_of(worst))}",
+        "",
         f"Slices in scope: {stack.in_scope}, out of scope: {stack.out_of_scope}",
         f"Window of the picture: {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU",
         "",
