@@ -12,13 +12,14 @@ from typing import Any
 import pydicom
 import pytest
 
+from tests.audit import making
 from tests.running_node import wait_for
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.instances import ReceivedInstance, Spool
 from tfkt_node.records import ObjectKind, Reason, Retriable, RevisionState, SeriesRow
 from tfkt_node.scoring import ScoringLoop
-from tfkt_node.settings import Scoring, Settings, data_folder
+from tfkt_node.settings import Report, Scoring, Settings, data_folder
 
 pytestmark = pytest.mark.station
 
@@ -76,11 +77,11 @@ def stable(url: str, tmp_path: Path, shared_data: Path) -> int:
 
 
 @contextmanager
-def scoring(store: Store, settings: Scoring) -> Iterator[Callable[[], SeriesRow]]:
+def scoring(store: Store, settings: Scoring, **others: Any) -> Iterator[Callable[[], SeriesRow]]:
     """Run the loop; yields what tells the series' row."""
     loop = ScoringLoop(
-        Settings(scoring=settings), store, "owner", lambda: datetime.now(UTC), lambda: None,
-        back_off_s=BACK_OFF_S,
+        Settings(scoring=settings, **others), store, "owner", lambda: datetime.now(UTC),
+        lambda: None, back_off_s=BACK_OFF_S,
     )  # fmt: skip
     loop.start()
     try:
@@ -125,6 +126,25 @@ def test_third_failure_is_final_and_owes_a_report(url: str) -> None:
         claimed = store.claim_object("other", datetime.now(UTC), 60)
     assert claimed is not None
     assert ObjectKind.SR is claimed.kind
+
+
+def test_revision_with_a_silent_reason_answers_the_report_before_it(url: str) -> None:
+    """P5: a flag of revision 1 does not stand when revision 2 cannot be assessed."""
+    store = Store(url)
+    making.fill(store, 2)
+    making.close(store, 30)
+    making.decide(store, 31, "v1")
+    making.build(store, 32)
+    making.fill(store, 1, first=3, now_s=40)
+    making.close(store, 80)
+    silent = Report(silent_reasons=(Reason.FILE_MISSING,))
+
+    with scoring(store, Scoring(), report=silent) as row:
+        wait_for("the end", lambda: row().state is RevisionState.NOT_ASSESSED)
+        assert Reason.FILE_MISSING is row().reason
+        answer = store.claim_object("other", datetime.now(UTC), 60)
+    assert answer is not None
+    assert (ObjectKind.SR, True) == (answer.kind, answer.record.predecessor is not None)
 
 
 @pytest.mark.usefixtures("stable")

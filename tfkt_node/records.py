@@ -455,13 +455,17 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRevision:
-    """A revision that this process holds the lease of, with its frozen list of instances."""
+    """A revision that this process holds the lease of, with its frozen list of instances.
+
+    answers_earlier: whether an earlier revision of the series owed a report.
+    """
 
     revision_id: int
     number: int
     attempts: int
     instances: tuple[InstanceRef, ...]
     attributes: bytes
+    answers_earlier: bool
 
 
 @dataclass(frozen=True, slots=True)

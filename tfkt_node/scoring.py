@@ -132,7 +132,12 @@ class ScoringLoop:
 
     def _commit(self, claimed: ClaimedRevision, assessment: Assessment) -> None:
         """Commit, however long the database is away: the work is done and must not be lost."""
-        owed, because = objects_owed(assessment, self._settings.report, self._settings.destinations)
+        owed, because = objects_owed(
+            assessment,
+            self._settings.report,
+            self._settings.destinations,
+            answers_earlier=claimed.answers_earlier,
+        )
         verdict_id = str(uuid.uuid4())
         while True:
             try:

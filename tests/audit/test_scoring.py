@@ -56,6 +56,23 @@ def test_claimed_revision_is_nobody_elses(store: Store) -> None:
     assert store.series_rows()[0].state == "SCORING"
 
 
+@pytest.mark.parametrize("kinds", [(), (ObjectKind.SR,)])
+def test_revision_knows_whether_one_before_it_owed_a_report(
+    store: Store, kinds: tuple[ObjectKind, ...]
+) -> None:
+    """P5: only what was said of the series has to be answered."""
+    fill(store, 2)
+    close(store, 30)
+    assert not decide(store, 31, "v1", kinds).answers_earlier
+    fill(store, 1, series="1.2.10", first=50, now_s=40)
+    fill(store, 1, first=3, now_s=41)
+    close(store, 80)
+
+    other, later = claimed(store, 81), claimed(store, 82)
+
+    assert [False, bool(kinds)] == [other.answers_earlier, later.answers_earlier]
+
+
 def test_live_series_go_before_backlog_and_each_oldest_first(store: Store) -> None:
     """P8: a backfill yields to what the scanner sends now."""
     for number, now_s in enumerate((0, 100, 5000, 5100)):

@@ -44,6 +44,13 @@ def test_silent_reason_owes_nothing_and_says_why() -> None:
     assert "report.silent_reasons lists LOCALIZER" == because
 
 
+def test_silent_reason_is_reported_where_an_earlier_revision_was() -> None:
+    """P5: what was said of a series before does not stand when it no longer holds."""
+    owed = objects_owed(LOCALIZER, Report(), [PACS], answers_earlier=True)
+
+    assert ({ObjectKind.SR: ["pacs"]}, "") == owed
+
+
 def test_destination_without_comprehensive_sr_gets_an_enhanced_one() -> None:
     """P5: one report for each destination, of the class that it takes."""
     both, _ = objects_owed(FLAGGED, Report(), [PACS, OLD])

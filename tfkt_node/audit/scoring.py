@@ -185,7 +185,12 @@ class Scoring(Database):
 
 def _claimed(connection: sa.Connection, revision_id: int) -> ClaimedRevision:
     row = connection.execute(
-        sa.select(revisions.c.number, revisions.c.attempts, series.c.attributes)
+        sa.select(
+            revisions.c.number,
+            revisions.c.attempts,
+            series.c.attributes,
+            sa.exists().where(objects.c.series_id == series.c.id).label("answers_earlier"),
+        )
         .join(series)
         .where(revisions.c.id == revision_id)
     ).one()
@@ -201,7 +206,9 @@ def _claimed(connection: sa.Connection, revision_id: int) -> ClaimedRevision:
         .order_by(revision_instances.c.position)
     )
     refs = tuple(InstanceRef(Path(path), *rest) for path, *rest in listed)
-    return ClaimedRevision(revision_id, row.number, row.attempts, refs, row.attributes)
+    return ClaimedRevision(
+        revision_id, row.number, row.attempts, refs, row.attributes, row.answers_earlier
+    )
 
 
 def _owe(
