@@ -25,12 +25,14 @@ from pynetdicom.sop_class import Verification
 
 from tests.reception import wire
 from tests.reception.scu import associate
+from tfkt_node.reception import upper_layer
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.incoming import Incoming
 from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
-from tfkt_node.reception.negotiation import MAXIMUM_PDU_BYTES, transfer_syntaxes
+from tfkt_node.reception.line import MAXIMUM_PDU_BYTES
+from tfkt_node.reception.negotiation import transfer_syntaxes
 from tfkt_node.records import (
     CT_IMAGE,
     IMPLEMENTATION_CLASS_UID,
@@ -187,6 +189,36 @@ def test_p11_wrong_called_title_is_rejected(listen, caplog):
     assert assoc.is_rejected
     assert assoc.acceptor.primitive.diagnostic == 7
     assert "calling='SCANNER' called='OTHER' address=127.0.0.1" in caplog.text
+
+
+def test_p11_nothing_is_agreed_on_with_who_is_turned_away(listen, monkeypatch):
+    """P11: a stranger's contexts are not looked at."""
+    looked_at = []
+    monkeypatch.setattr(upper_layer, "agree", lambda *its: looked_at.append(its))
+    listening = listen()
+
+    with wire.Peer(listening.port) as stranger:
+        answer = stranger.associate(called="OTHER")
+
+    assert answer == wire.ASSOCIATE_RJ
+    assert looked_at == []
+
+
+def test_later_edition_of_the_standard_keeps_no_sender_out(listen):
+    """A request with items that nobody knows yet, and titles padded with NUL, is accepted."""
+    unknown = b"\x5a\0\0\2xx"
+    pdu = bytearray(wire.request_pdu() + unknown)
+    pdu[2:6] = struct.pack(">L", len(pdu) - 6)
+    pdu[10:42] = pdu[10:42].replace(b" ", b"\0")
+    listening = listen()
+
+    with wire.Peer(listening.port) as peer:
+        peer.send(bytes(pdu))
+        answer = peer.receive()[0]
+    (opened,) = listening.wait_for(AssociationOpened)
+
+    assert answer == wire.ASSOCIATE_AC
+    assert opened.calling_ae == "SCANNER"
 
 
 def test_p11_unlisted_caller_is_rejected_beyond_loopback(listen):

@@ -13,8 +13,12 @@ import pytest
 from tests.reception.scu import associate
 from tfkt_node.reception import line
 from tfkt_node.reception.door import Door
-from tfkt_node.reception.line import LONGEST_DATA_BYTES, LONGEST_REQUEST_BYTES, Line
-from tfkt_node.reception.negotiation import MAXIMUM_PDU_BYTES
+from tfkt_node.reception.line import (
+    LONGEST_DATA_BYTES,
+    LONGEST_REQUEST_BYTES,
+    MAXIMUM_PDU_BYTES,
+    Line,
+)
 from tfkt_node.settings import Peer, Reception
 
 pytestmark = pytest.mark.station

@@ -18,7 +18,7 @@ from tfkt_node.reception.door import Door
 from tfkt_node.reception.indexing import Arrival
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import Line
-from tfkt_node.reception.negotiation import application_entity
+from tfkt_node.reception.negotiation import offered
 from tfkt_node.reception.places import Places
 from tfkt_node.settings import Reception
 
@@ -54,7 +54,7 @@ class StorageSCP:
         self._places = Places(settings.maximum_associations)
         self._means = Means(
             settings=settings,
-            ae=application_entity(settings, decodable),
+            offered=offered(settings, decodable),
             door=door,
             spool=spool,
             places=self._places,

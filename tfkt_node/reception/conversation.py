@@ -9,18 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
-
-from pynetdicom import AE
 
 from tfkt_node.reception import upper_layer
 from tfkt_node.reception.door import Door, Rejection
 from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
-from tfkt_node.reception.line import ASSOCIATE_RQ, KNOWN_TYPES, Line
+from tfkt_node.reception.line import KNOWN_TYPES, Line, PduType
 from tfkt_node.reception.messages import Malformed, fragments
 from tfkt_node.reception.places import Places
 from tfkt_node.reception.services import Services, Store
@@ -34,10 +32,10 @@ NO_PLACE = Rejection(2, 3, 2, "as many associations are open as reception.maximu
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the conversations of a reception share."""
+    """What the conversations of a reception share. offered: see negotiation."""
 
     settings: Reception
-    ae: AE
+    offered: Mapping[str, Sequence[str]]
     door: Door
     spool: Spool
     places: Places
@@ -99,12 +97,11 @@ class Conversation:
         pdu = self._line.read_pdu(self._means.settings.socket_timeout_s)
         if pdu is None:
             return None
-        if pdu.kind != ASSOCIATE_RQ:
+        if pdu.kind != PduType.ASSOCIATE_RQ:
             self._abort(f"a PDU of type {pdu.kind} before an association", _unexpected(pdu.kind))
             return None
         try:
             request = upper_layer.decode_request(pdu.body)
-            terms = upper_layer.agree(request, self._means.ae)
         except ValueError as error:
             self._abort(str(error), upper_layer.INVALID_PARAMETER)
             return None
@@ -113,7 +110,7 @@ class Conversation:
         if rejection is None and not self._means.places.seat(self):
             rejection = NO_PLACE
         if rejection is None:
-            return terms
+            return upper_layer.agree(request, self._means.offered)
         LOGGER.warning(
             "association.rejected calling=%r called=%r address=%s why=%r",
             request.calling_ae,
@@ -196,14 +193,14 @@ class Conversation:
             if pdu is None:
                 self._abort("idle for too long")
                 return AssociationEnd.ABORTED
-            if pdu.kind == upper_layer.P_DATA:
+            if pdu.kind == PduType.P_DATA:
                 for fragment in fragments(pdu.body):
                     services.take(fragment)
-            elif pdu.kind == upper_layer.RELEASE_RQ:
+            elif pdu.kind == PduType.RELEASE_RQ:
                 self._say_last(upper_layer.RELEASE_RP)
                 return AssociationEnd.RELEASED
             else:
-                if pdu.kind != upper_layer.ABORT:
+                if pdu.kind != PduType.ABORT:
                     self._abort(f"an unexpected PDU of type {pdu.kind}", _unexpected(pdu.kind))
                 return AssociationEnd.ABORTED
 

@@ -10,23 +10,23 @@ import contextlib
 import logging
 import socket
 import struct
+from enum import IntEnum
 from time import monotonic
 from typing import NamedTuple
-
-from tfkt_node.reception.negotiation import MAXIMUM_PDU_BYTES
 
 LOGGER = logging.getLogger(__name__)
 
 HEADER = struct.Struct(">BxL")
 """Type, a reserved byte, and the length of what follows: PS3.8 sections 9.3.1 to 9.3.8."""
 
-LONGEST_REQUEST_BYTES = 1_000_000
-"""An A-ASSOCIATE-RQ with all 128 presentation contexts stays far below."""
+MAXIMUM_PDU_BYTES = 128 * 1024
+"""Large PDUs cut the receiver's CPU time by a third; a sender may use smaller ones."""
+
+LONGEST_REQUEST_BYTES = 256 * 1024
+"""An A-ASSOCIATE-RQ with 128 presentation contexts of every transfer syntax stays below."""
 
 LONGEST_DATA_BYTES = MAXIMUM_PDU_BYTES + 1024
 """What the node announces (PS3.8 annex D.1), and a little for senders that count headers too."""
-
-ASSOCIATE_RQ, KNOWN_TYPES = 1, range(1, 8)
 
 BUFFER_BYTES = 2 * MAXIMUM_PDU_BYTES
 """Read at once, where a peer sends so much: PDUs are often far smaller than allowed."""
@@ -36,6 +36,21 @@ LOOK_S = 0.25
 
 FAREWELL_S = 2.0
 """How long a peer may take to close after the last word was sent to it."""
+
+
+class PduType(IntEnum):
+    """Types of PDUs: PS3.8 section 9.3.1."""
+
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    P_DATA = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+KNOWN_TYPES = frozenset(PduType)
 
 
 class Pdu(NamedTuple):
@@ -144,6 +159,12 @@ class Line:
         self._socket.close()
 
 
+def encode_pdu(kind: PduType, *parts: bytes) -> bytes:
+    """Encode a PDU."""
+    body = b"".join(parts)
+    return HEADER.pack(kind, len(body)) + body
+
+
 def _timeval(seconds: float) -> bytes:
     """Encode C's struct timeval; zero would mean no limit."""
     whole = int(seconds)
@@ -154,7 +175,7 @@ def _checked(kind: int, length: int) -> int:
     """Return how many bytes are to be read after a header."""
     if kind not in KNOWN_TYPES:
         return 0
-    longest = LONGEST_REQUEST_BYTES if kind == ASSOCIATE_RQ else LONGEST_DATA_BYTES
+    longest = LONGEST_REQUEST_BYTES if kind == PduType.ASSOCIATE_RQ else LONGEST_DATA_BYTES
     if length > longest:
         raise ConnectionAbortedError(
             f"a PDU of type {kind} may have {longest} bytes, this one has {length} bytes"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfkt_node.reception.elements import IMPLICIT_LITTLE, walk
-from tfkt_node.reception.upper_layer import P_DATA
+from tfkt_node.reception.line import PduType, encode_pdu
 
 ITEM = struct.Struct(">LBB")
 """Length of what follows it, presentation context, message control header: PS3.8 annex E.2."""
@@ -138,4 +138,4 @@ def command_pdus(context_id: int, command: bytes, maximum_bytes: int) -> bytes:
 
 def _pdu(context_id: int, piece: bytes, *, is_last: bool) -> bytes:
     item = ITEM.pack(len(piece) + 2, context_id, 0b11 if is_last else 0b01) + piece
-    return struct.pack(">BxL", P_DATA, len(item)) + item
+    return encode_pdu(PduType.P_DATA, item)

@@ -1,8 +1,8 @@
-"""What the Storage SCP offers: presentation contexts and limits of its associations."""
+"""What the Storage SCP offers: SOP classes, and the transfer syntaxes of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -10,18 +10,17 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
+from pynetdicom import (
+    ALL_TRANSFER_SYNTAXES,
+    DEFAULT_TRANSFER_SYNTAXES,
+    AllStoragePresentationContexts,
+)
 from pynetdicom.sop_class import Verification
 
-from tfkt_node.records import (
-    CT_CLASSES,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-)
+from tfkt_node.records import CT_CLASSES
 from tfkt_node.settings import Reception
 
-MAXIMUM_PDU_BYTES = 128 * 1024
-"""Large PDUs cut the receiver's CPU time by a third; a sender may use smaller ones."""
+VERIFICATION = str(Verification)
 
 UNCOMPRESSED = (
     ExplicitVRLittleEndian,
@@ -46,21 +45,12 @@ def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(map(str, (*decodable, *UNCOMPRESSED, *kept))))
 
 
-def application_entity(settings: Reception, decodable: Sequence[str]) -> AE:
-    """Set up the application entity: C-ECHO, the CT classes, and the other classes by setting."""
-    ae = AE(ae_title=settings.ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
-    ae.maximum_associations = settings.maximum_associations
-    ae.acse_timeout = settings.socket_timeout_s
-    ae.network_timeout = settings.network_timeout_s
-    ae.add_supported_context(Verification)
-    syntaxes = transfer_syntaxes(decodable)
-    for sop_class in sorted(CT_CLASSES):
-        ae.add_supported_context(sop_class, syntaxes)
+def offered(settings: Reception, decodable: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return transfer syntaxes by SOP class: C-ECHO, the CT classes, the others by setting."""
+    storage = set(CT_CLASSES)
     if settings.other_classes == "set_aside":
-        for context in AllStoragePresentationContexts:
-            if context.abstract_syntax not in CT_CLASSES:
-                ae.add_supported_context(context.abstract_syntax, syntaxes)
-    return ae
+        storage.update(str(one.abstract_syntax) for one in AllStoragePresentationContexts)
+    return {
+        VERIFICATION: [str(syntax) for syntax in DEFAULT_TRANSFER_SYNTAXES],
+        **dict.fromkeys(storage, transfer_syntaxes(decodable)),
+    }
