@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 from collections import Counter
@@ -226,6 +227,24 @@ def test_missing_slice_and_unknown_age_lower_the_confidence(
     assert found.confidence is Confidence.LOW_CONFIDENCE
     assert found.confidence_reasons == (Reason.COVERAGE, Reason.AGE_UNKNOWN)
     assert found.criteria.population is Population.ADULT
+
+
+def test_slices_are_placed_as_viewers_place_them(
+    assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
+) -> None:
+    """Under a gantry tilted by 20 degrees, z of Image Position is not the way along the normal."""
+    sine, cosine = math.sin(math.radians(20)), math.cos(math.radians(20))
+    refs = []
+    for number in range(6):
+        ds = ct(person(seed=number))
+        ds.ImageOrientationPatient = [1, 0, 0, 0, round(cosine, 6), round(-sine, 6)]
+        ds.ImagePositionPatient = [-180, -170, 60.5 + 5 * number]
+        ds.SOPInstanceUID = f"1.2.3.{number}"
+        refs.append(write(ds, f"tilted{number}.dcm"))
+
+    (stack,) = assess(refs).stacks
+
+    assert [60.5 + 5 * number for number in range(6)] == [one.position_mm for one in stack.slices]
 
 
 def test_child_is_judged_by_the_criteria_of_children(

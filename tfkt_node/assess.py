@@ -174,18 +174,29 @@ class Assessor:
 
     def _scored(self, one: _Look, u: float | None, why_none: Reason | None) -> SliceScore:
         score, interval = (None, None) if u is None else uncertainty.score(self._calibration, u)
-        position = one.where.position_mm
         return SliceScore(
             digest=one.where.instance.digest,
             sop_uid=one.where.instance.sop_uid,
             frame=one.where.frame,
-            position_mm=None if position is None else round(position, 4),
+            position_mm=_shown_at(one.where),
             score=score,
             interval=interval,
             in_scope=score is not None,
             reason=one.reason or why_none,
             outline=one.outline,
         )
+
+
+def _shown_at(where: SliceGeometry) -> float | None:
+    """Return where a viewer shows a slice to lie, mm: z of Image Position (Patient) if it is axial.
+
+    Along the axis nearest to the normal, that is. The distance along the normal itself, by which
+    slices are ordered, is another number under a tilted gantry, and no viewer shows it.
+    """
+    if where.origin_mm is None or where.orientation is None:
+        return None
+    along = [abs(part) for part in geometry.normal(where.orientation)]
+    return round(where.origin_mm[along.index(max(along))], 4)
 
 
 def _withheld(one: SliceScore, reason: Reason) -> SliceScore:

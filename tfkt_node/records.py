@@ -338,6 +338,7 @@ class Stack:
 class SliceScore:
     """What is known of one slice. Scores lie in 0..4, rounded to 4 decimals.
 
+    position_mm: as viewers show it, z of Image Position (Patient) for an axial slice, mm.
     interval: (low, high), 90 %. outline: body box (left, top, right, bottom) in pixels.
     A slice out of scope has no score and a reason.
     """
