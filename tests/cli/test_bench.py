@@ -33,7 +33,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory, require_module) -> Pa
     """Folder of a bundle without a Swin and with random weights."""
     require_module("timm")
     from tfkt_node.iqa.network import NetworkConfig, build
-    from tfkt_node.training.export import Description, golden_slices, write_bundle
+    from tfkt_node.training.bundles.export import Description, golden_slices, write_bundle
 
     network = build(NetworkConfig(dim=32, depths=()))
     description = Description(

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from tests.cli.conftest import Ran, ct, save
 from tfkt_node.cli.demo_phantom import abdomen
 from tfkt_node.cli.document import schema
-from tfkt_node.training.simulation import LowDose
+from tfkt_node.training.simulation.low_dose import LowDose
 
 pytestmark = pytest.mark.station
 

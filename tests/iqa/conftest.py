@@ -48,7 +48,7 @@ def kan(torch) -> ModuleType:
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, torch) -> Bundle:
     """Bundle of a KAN network with random weights, written and loaded again."""
     from tfkt_node.iqa.network import NetworkConfig, build
-    from tfkt_node.training.export import Description, golden_slices, write_bundle
+    from tfkt_node.training.bundles.export import Description, golden_slices, write_bundle
 
     with torch.random.fork_rng():
         torch.manual_seed(3)

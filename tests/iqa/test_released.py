@@ -404,7 +404,7 @@ def test_checkpoint_becomes_a_bundle(torch, oracle, tmp_path, capsys):
     from tfkt_node.cli.app import run
     from tfkt_node.iqa.bundle import load
     from tfkt_node.iqa.engine import open_engine
-    from tfkt_node.training.export import golden_slices
+    from tfkt_node.training.bundles.export import golden_slices
 
     # Random weights blow up what their statistics never saw, down to the last digit of a float.
     golden, saved = torch.from_numpy(golden_slices()), copy.deepcopy(oracle)

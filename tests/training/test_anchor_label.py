@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfkt_node.training.anchor_label import anchor_labels
-from tfkt_node.training.real_images import anchors
+from tfkt_node.training.images.real_images import anchors
+from tfkt_node.training.simulation.anchor_label import anchor_labels
 
 pytestmark = pytest.mark.station
 

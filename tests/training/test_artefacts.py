@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from tfkt_node.training import artefacts
-from tfkt_node.training.artefacts import LARGEST_HU, metal, motion, photon_starvation
-from tfkt_node.training.simulation import LowDose
+from tfkt_node.training.simulation import artefacts
+from tfkt_node.training.simulation.artefacts import LARGEST_HU, metal, motion, photon_starvation
+from tfkt_node.training.simulation.low_dose import LowDose
 
 SIZE = 256
 PIXEL_MM = 1.4

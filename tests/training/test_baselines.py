@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.training.rows import row
-from tfkt_node.training.baselines import noise_formula, pooled, ridge, rivals
-from tfkt_node.training.label import SIGMA_AT_4
+from tfkt_node.training.judging.baselines import noise_formula, pooled, ridge, rivals
+from tfkt_node.training.simulation.label import SIGMA_AT_4
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(60, 3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.rows import doses, row
-from tfkt_node.training.behaviour import (
+from tfkt_node.training.judging.behaviour import (
     child_differences,
     order_of_dose,
     smoothing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfkt_node.training.bootstrap import bounds, draws
+from tfkt_node.training.judging.bootstrap import bounds, draws
 
 PATIENTS = ["b", "a", "b", "c", "b"]
 

@@ -23,9 +23,9 @@ SCORED = [row(kind="readers", file=f"LDCTIQAC-{n}", patient=f"LDCTIQAC-{n}") for
 
 @pytest.fixture
 def text(require_module):
-    """tfkt_node.training.bundle_text, imported late: it needs torch."""
+    """tfkt_node.training.bundles.bundle_text, imported late: it needs torch."""
     require_module("torch")
-    from tfkt_node.training import bundle_text
+    from tfkt_node.training.bundles import bundle_text
 
     return bundle_text
 
@@ -74,7 +74,7 @@ def test_readme_says_what_the_network_sees(text):
 
 def test_rival_without_bounds_is_no_rival_beaten(text):
     """Below eight patients no interval is claimed, and so no difference."""
-    from tfkt_node.training.evaluation import Figure
+    from tfkt_node.training.judging.evaluation import Figure
 
     figures = [Figure("all: SROCC over noise formula", 0.2, "tfkt-node train")]
 

@@ -8,8 +8,8 @@ import scipy.ndimage as ndi
 
 from tfkt_node.iqa.physics import water_equivalent_diameter_mm
 from tfkt_node.iqa.scope import find_body
-from tfkt_node.training.children import PIXEL_MM, SCALES, child
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.simulation.children import PIXEL_MM, SCALES, child
+from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
 
 SIZE = 512
 ADULT_MM = 0.75

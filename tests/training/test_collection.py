@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.collection import clean_slices, folds
+from tfkt_node.training.images.collection import clean_slices, folds
 from tfkt_node.training.recipe import DataRecipe
 
 RECIPE = DataRecipe(slices_per_patient=2)

@@ -97,8 +97,9 @@ def test_evaluate_names_the_missing_images(run, tmp_path, capsys):
 def test_evaluate_opens_its_bundle_once(run, tmp_path, shared_data, capsys, monkeypatch):
     """All tables come from one engine: it is held to the golden slices once, not twice."""
     from tfkt_node.iqa import engine
-    from tfkt_node.training import on_real_images, real_images, scope_counts
-    from tfkt_node.training.versions import versions
+    from tfkt_node.training.images import real_images
+    from tfkt_node.training.judging import on_real_images, scope_counts
+    from tfkt_node.training.simulation.versions import versions
 
     opened, open_engine = [], engine.open_engine
     for module in (engine, on_real_images):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.rows import row
-from tfkt_node.training.comparison import agreement, gains
+from tfkt_node.training.judging.comparison import agreement, gains
 
 ROWS = [
     row(

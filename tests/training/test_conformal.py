@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.rows import row
-from tfkt_node.training.conformal import (
+from tfkt_node.training.judging.conformal import (
     QUANTILES,
     Errors,
     calibrate,

@@ -75,7 +75,7 @@ def test_run_ends_in_a_bundle_that_loads(run):
 
 def test_figures_come_out_the_same_again(run):
     """`evaluate` prints what the card says: slices, noise and engine are the same."""
-    from tfkt_node.training.on_real_images import EVALUATE, bundle_figures
+    from tfkt_node.training.judging.on_real_images import EVALUATE, bundle_figures
 
     run, trained = run
     again = bundle_figures(trained.bundle, run.folders.data, untracked)
@@ -137,9 +137,10 @@ def test_a_changed_recipe_takes_nothing_old(run, tmp_path):
 @pytest.fixture
 def job(run, tmp_path):
     """A fit of the run that can be repeated with other constants."""
-    from tfkt_node.training import dataset, frozen
-    from tfkt_node.training.cross_validation import fitted_places
-    from tfkt_node.training.fit import Job
+    from tfkt_node.training import dataset
+    from tfkt_node.training.fitting import frozen
+    from tfkt_node.training.fitting.cross_validation import fitted_places
+    from tfkt_node.training.fitting.fit import Job
 
     run, _ = run
     choice = run.features(RECIPE.network)
@@ -157,7 +158,7 @@ def job(run, tmp_path):
 
 def test_fit_is_repeatable_and_learns(job):
     """The same seed gives the same network; the fit comes nearer to its labels."""
-    from tfkt_node.training.fit import fit, predict
+    from tfkt_node.training.fitting.fit import fit, predict
 
     rows, maps, make = job
     places = make().places
@@ -175,7 +176,7 @@ def test_fit_is_repeatable_and_learns(job):
 
 def test_a_stopped_fit_goes_on(job):
     """A fit that was stopped after an epoch ends with the weights of one that was not."""
-    from tfkt_node.training.fit import fit, predict
+    from tfkt_node.training.fitting.fit import fit, predict
 
     rows, maps, make = job
 
@@ -209,7 +210,7 @@ def test_rows_that_are_only_tested_are_never_fitted_to(job):
 
 def test_batches_hold_versions_that_can_be_compared(job):
     """Each share of a batch is of one slice; an epoch meets no row twice."""
-    from tfkt_node.training.fit import Batches
+    from tfkt_node.training.fitting.fit import Batches
 
     rows, _, make = job
     places = make().places

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.training.rows import row
-from tfkt_node.training.evaluation import TRAIN, CrossValidated, cross_validated_figures
+from tfkt_node.training.judging.evaluation import TRAIN, CrossValidated, cross_validated_figures
 
 KINDS = (
     ("clean", 1.0),

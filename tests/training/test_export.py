@@ -12,9 +12,9 @@ pytestmark = pytest.mark.station
 
 @pytest.fixture(scope="module")
 def export(require_module):
-    """tfkt_node.training.export, imported late: it needs torch."""
+    """tfkt_node.training.bundles.export, imported late: it needs torch."""
     require_module("torch")
-    from tfkt_node.training import export
+    from tfkt_node.training.bundles import export
 
     return export
 

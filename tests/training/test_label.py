@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfkt_node.training.label import (
+from tfkt_node.training.simulation.label import (
     LOSS_POINTS,
     SIGMA_AT_4,
     U_RANGE,

@@ -11,10 +11,10 @@ import scipy.ndimage as ndi
 
 from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.collection import folds
+from tfkt_node.training.images.collection import folds
+from tfkt_node.training.images.slice_files import read_slice
 from tfkt_node.training.ldctiqac import against_readers, row_of, same_slice, scored_slices
 from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.slice_files import read_slice
 
 SCORES = {"0000.tif": 4.0, "0001.tif": 1.2, "0002.tif": 0.0, "0003.tif": 2.6}
 SIDE = 256

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from tfkt_node.training.measures import correlation, once, ranks, srocc
+from tfkt_node.training.judging.measures import correlation, once, ranks, srocc
 
 few = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), min_size=3, max_size=20

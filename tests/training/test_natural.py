@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training import natural
-from tfkt_node.training import natural_distortions as distortions
-from tfkt_node.training.natural import Split
+from tfkt_node.training.images import natural
+from tfkt_node.training.images import natural_distortions as distortions
+from tfkt_node.training.images.natural import Split
 
 COLUMNS = {
     "index.csv": ["file", "subset", "scene", "distortion", "mos01", "split"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from tfkt_node.training.noise_numbers import NAMES, noise_numbers
+from tfkt_node.training.judging.noise_numbers import NAMES, noise_numbers
 
 
 def body(noise: np.ndarray) -> np.ndarray:

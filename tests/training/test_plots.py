@@ -9,7 +9,15 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tfkt_node.training.plots import GAP_PX, LABEL_PX, WORDS_PX, Example, Judged, rows, scatter
+from tfkt_node.training.judging.plots import (
+    GAP_PX,
+    LABEL_PX,
+    WORDS_PX,
+    Example,
+    Judged,
+    rows,
+    scatter,
+)
 
 pytestmark = pytest.mark.station
 

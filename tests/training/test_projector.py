@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfkt_node.training.projector import SOURCE_MM, Geometry, ParallelBeam
+from tfkt_node.training.simulation.projector import SOURCE_MM, Geometry, ParallelBeam
 
 SIZE = 128
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.ndimage as ndi
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.real_images import SERIES, anchors, dose_pairs, series_slices
-from tfkt_node.training.slice_files import read_slice
+from tfkt_node.training.images.real_images import SERIES, anchors, dose_pairs, series_slices
+from tfkt_node.training.images.slice_files import read_slice
 
 pytestmark = pytest.mark.station
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rows import row
-from tfkt_node.training.recalibration import left_out, shift_to_readers, shifted
+from tfkt_node.training.judging.recalibration import left_out, shift_to_readers, shifted
 
 READERS = np.array([0.5, 1.0, 2.0, 3.0, 3.5])
 

@@ -6,7 +6,7 @@ import pytest
 
 from tfkt_node.records import Misconfigured
 from tfkt_node.settings import data_folder
-from tfkt_node.training.natural import NaturalRecipe
+from tfkt_node.training.images.natural import NaturalRecipe
 from tfkt_node.training.recipe import DataRecipe, FitRecipe, NetworkRecipe, Recipe, read
 
 

@@ -14,8 +14,8 @@ from tfkt_node.iqa.engine import Engine, Readings
 from tfkt_node.iqa.feature_distance import FeatureDistance
 from tfkt_node.iqa.uncertainty import Calibration
 from tfkt_node.records import FloatArray, Misconfigured, Reason
-from tfkt_node.training import scope_counts as counting
-from tfkt_node.training.scope_counts import scope_counts
+from tfkt_node.training.judging import scope_counts as counting
+from tfkt_node.training.judging.scope_counts import scope_counts
 from tfkt_node.training.track import untracked
 
 NEVER_OUTSIDE = FeatureDistance(

@@ -11,8 +11,9 @@ from tfkt_node.iqa.engine import fit_to_grid, open_engine
 from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.records import CT_IMAGE, InstanceRef
 from tfkt_node.settings import Settings
-from tfkt_node.training import behaviour, on_real_images, real_images
-from tfkt_node.training.slice_files import read_slice
+from tfkt_node.training.images import real_images
+from tfkt_node.training.images.slice_files import read_slice
+from tfkt_node.training.judging import behaviour, on_real_images
 from tfkt_node.training.track import untracked
 
 pytestmark = pytest.mark.station

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfkt_node.training.simulation_check import table
+from tfkt_node.training.simulation.simulation_check import table
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from tfkt_node.training.smoothing import SMOOTHERS, transfer
+from tfkt_node.training.simulation.smoothing import SMOOTHERS, transfer
 
 BLOBS = ((1.0, 60.0), (2.0, 40.0), (4.0, 25.0))
 EVEN = np.zeros((240, 240), bool)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from tfkt_node.training.collection import STORED_OFFSET_HU, CleanSlice
-from tfkt_node.training.label import U_RANGE, quality
+from tfkt_node.training.images.collection import STORED_OFFSET_HU, CleanSlice
 from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.versions import Kind, Version, versions
+from tfkt_node.training.simulation.label import U_RANGE, quality
+from tfkt_node.training.simulation.versions import Kind, Version, versions
 
 SIZE, PIXEL_MM, NOISE_HU = 256, 1.4, 12.0
 RECIPE = DataRecipe(

@@ -118,7 +118,7 @@ def _released_rows(slices: FloatArray, scratch: Path) -> Iterator[Row]:
         yield Row(in_openvino, None, NEEDS_TRAIN)
         return
     from tfkt_node.iqa import network
-    from tfkt_node.training.export import write_graph
+    from tfkt_node.training.bundles.export import write_graph
 
     say("Measuring the released network in torch …")
     released = network.build(network.RELEASED)

@@ -31,7 +31,7 @@ def convert(
     whole scale. Takes some minutes. Needs the extra `train`.
     """
     need_training()
-    from tfkt_node.training.released_bundle import convert as converted
+    from tfkt_node.training.bundles.released_bundle import convert as converted
 
     made = converted(checkpoint, out)
     typer.echo(f"Bundle {made.name} {made.version} written to {out}")

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from tfkt_node.cli.demo_phantom import PIXEL_MM, SIZE, SLICE_MM, abdomen
 from tfkt_node.records import CT_IMAGE, FloatArray, Misconfigured, SetAside
-from tfkt_node.training.simulation import LowDose
+from tfkt_node.training.simulation.low_dose import LowDose
 
 SLICES = 16
 FULL_DOSE_NOISE_HU = 18.0

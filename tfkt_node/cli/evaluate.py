@@ -15,9 +15,9 @@ from tfkt_node.records import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tfkt_node.training.on_real_images import OnRealImages
-    from tfkt_node.training.scope_counts import ScopeCount
-    from tfkt_node.training.simulation_check import Compared
+    from tfkt_node.training.judging.on_real_images import OnRealImages
+    from tfkt_node.training.judging.scope_counts import ScopeCount
+    from tfkt_node.training.simulation.simulation_check import Compared
 
 
 def evaluate(
@@ -49,9 +49,10 @@ def evaluate(
     need_training()
     from tfkt_node.iqa.bundle import load
     from tfkt_node.iqa.engine import open_engine
-    from tfkt_node.training import pictures, simulation_check
-    from tfkt_node.training.on_real_images import on_real_images
-    from tfkt_node.training.scope_counts import scope_counts
+    from tfkt_node.training.judging import pictures
+    from tfkt_node.training.judging.on_real_images import on_real_images
+    from tfkt_node.training.judging.scope_counts import scope_counts
+    from tfkt_node.training.simulation import simulation_check
 
     shipped = load(bundle)
     engine = open_engine(shipped, "openvino")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tfkt_node.training.course import Run
-    from tfkt_node.training.evaluation import Figure
+    from tfkt_node.training.judging.evaluation import Figure
     from tfkt_node.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -140,7 +140,7 @@ def _print_ablation(run: Run) -> None:
 
 def _print_phase_one(data: Path, work: Path, recipe: Recipe) -> None:
     """Run phase 1, or find it in the work folder, and print what it is worth."""
-    from tfkt_node.training.phase_one import FLOOR, adapted, correlations
+    from tfkt_node.training.fitting.phase_one import FLOOR, adapted, correlations
 
     inputs = recipe.network.inputs
     found = correlations(adapted(data, work, inputs, recipe.natural, track))

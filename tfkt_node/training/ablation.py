@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tfkt_node.iqa.uncertainty import Float64Array, squash
-from tfkt_node.training import behaviour, bootstrap, dataset
+from tfkt_node.training import dataset
 from tfkt_node.training.course import Run
-from tfkt_node.training.cross_validation import Fold, fit_all, fitted, out_of_fold
-from tfkt_node.training.measures import once, srocc
+from tfkt_node.training.fitting.cross_validation import Fold, fit_all, fitted, out_of_fold
+from tfkt_node.training.judging import behaviour, bootstrap
+from tfkt_node.training.judging.measures import once, srocc
 from tfkt_node.training.recipe import NetworkRecipe
 
 CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType(

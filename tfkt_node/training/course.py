@@ -12,25 +12,23 @@ from tfkt_node.iqa import bundle, feature_distance
 from tfkt_node.iqa.efficient_kan import zero_splines
 from tfkt_node.iqa.network import Network
 from tfkt_node.iqa.uncertainty import Calibration
-from tfkt_node.training import (
-    bundle_text,
+from tfkt_node.training import dataset
+from tfkt_node.training.bundles import bundle_text, export
+from tfkt_node.training.dataset import Row
+from tfkt_node.training.fitting import frozen, phase_one
+from tfkt_node.training.fitting.cross_validation import Fold, fit_all, fitted, out_of_fold, seeds_of
+from tfkt_node.training.fitting.frozen import FeatureChoice
+from tfkt_node.training.images import real_images
+from tfkt_node.training.judging import (
     conformal,
-    dataset,
     evaluation,
-    export,
-    frozen,
     noise_numbers,
     on_real_images,
-    phase_one,
     pictures,
-    real_images,
     recalibration,
 )
-from tfkt_node.training.baselines import pooled, rivals
-from tfkt_node.training.cross_validation import Fold, fit_all, fitted, out_of_fold, seeds_of
-from tfkt_node.training.dataset import Row
-from tfkt_node.training.evaluation import CrossValidated, Figure
-from tfkt_node.training.frozen import FeatureChoice
+from tfkt_node.training.judging.baselines import pooled, rivals
+from tfkt_node.training.judging.evaluation import CrossValidated, Figure
 from tfkt_node.training.recipe import NetworkRecipe, Recipe
 from tfkt_node.training.track import Track, untracked
 

@@ -22,12 +22,12 @@ import numpy.typing as npt
 
 from tfkt_node.iqa.engine import fit_to_grid
 from tfkt_node.records import FloatArray
-from tfkt_node.training import label
-from tfkt_node.training.collection import CleanSlice, clean_slices, folds
+from tfkt_node.training.images.collection import CleanSlice, clean_slices, folds
+from tfkt_node.training.images.slice_files import read_slice
 from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.slice_files import read_slice
+from tfkt_node.training.simulation import label
+from tfkt_node.training.simulation.versions import Version, versions
 from tfkt_node.training.track import Track
-from tfkt_node.training.versions import Version, versions
 
 TABLE, PIXELS, MADE_FOR = "table.jsonl", "slices.i16", "data.json"
 DERIVED = ("maps-*.f16", "noise-numbers.npy")

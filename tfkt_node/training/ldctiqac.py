@@ -19,10 +19,10 @@ import scipy.sparse.csgraph as graph
 
 from tfkt_node.iqa.uncertainty import Float64Array, unsquash
 from tfkt_node.records import FloatArray, Misconfigured
-from tfkt_node.training.collection import CleanSlice
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.slice_files import read_slice
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.images.collection import CleanSlice
+from tfkt_node.training.images.slice_files import read_slice
+from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
 
 FOLDER = "LDCTIQAG2023_train"
 KIND = "readers"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.natural import NaturalRecipe
+from tfkt_node.training.images.natural import NaturalRecipe
 
 Features = Literal["imagenet", "opinion"]
 """What the features were trained on: ImageNet, or ImageNet and then opinion scores (phase 1)."""

@@ -12,7 +12,7 @@ import scipy.ndimage as ndi
 
 from tfkt_node.iqa.scope import find_body
 from tfkt_node.records import BoolArray, FloatArray
-from tfkt_node.training.simulation import LowDose
+from tfkt_node.training.simulation.low_dose import LowDose
 
 LARGEST_HU = 3071.0
 """The highest value of a 12-bit slice, which metal reaches."""

@@ -21,7 +21,7 @@ from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
 from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.frozen import FeatureChoice, HalfArray, build_features
+from tfkt_node.training.fitting.frozen import FeatureChoice, HalfArray, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track
 

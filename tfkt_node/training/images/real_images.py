@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tfkt_node.records import FloatArray, Misconfigured
-from tfkt_node.training.collection import CleanSlice
-from tfkt_node.training.slice_files import read_slice
+from tfkt_node.training.images.collection import CleanSlice
+from tfkt_node.training.images.slice_files import read_slice
 
 ANCHOR_SCORES = {"0": 0.0, "1": 1.0, "2": 2.0, "3": 3.0, "4": 4.0, "4b": 4.0}
 """Radiologists' means of six test images of LDCTIQAC 2023, by file name."""

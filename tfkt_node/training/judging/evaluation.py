@@ -13,9 +13,9 @@ import numpy as np
 
 from tfkt_node.iqa.uncertainty import Float64Array, squash
 from tfkt_node.settings import CriteriaByPopulation
-from tfkt_node.training import behaviour, comparison, conformal
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import once, srocc
+from tfkt_node.training.judging import behaviour, comparison, conformal
+from tfkt_node.training.judging.measures import once, srocc
 
 TRAIN = "tfkt-node train --recipe RECIPE --data DATA --work WORK --out OUT"
 """Prints the figures of `cross_validated_figures`."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tfkt_node.iqa.uncertainty import Float64Array, squash
-from tfkt_node.training import dataset, plots
+from tfkt_node.training import dataset
 from tfkt_node.training.dataset import Row
+from tfkt_node.training.judging import plots
 
 EXAMPLES, SCORES = "examples.png", "scores.png"
 

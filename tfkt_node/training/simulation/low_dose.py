@@ -16,8 +16,13 @@ import numpy as np
 import scipy.ndimage as ndi
 
 from tfkt_node.records import FloatArray
-from tfkt_node.training.projector import Geometry, ParallelBeam, parallel_beam
-from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, field_noise_hu, noise_hu
+from tfkt_node.training.simulation.projector import Geometry, ParallelBeam, parallel_beam
+from tfkt_node.training.simulation.tissue import (
+    MIN_EVEN_PIXELS,
+    even_tissue,
+    field_noise_hu,
+    noise_hu,
+)
 
 WATER_PER_MM = 0.0193
 """Attenuation of water at about 70 keV, the mean energy of a 120 kVp beam (NIST XCOM)."""

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, Float64Array, squash
-from tfkt_node.training import bootstrap
 from tfkt_node.training.dataset import Row
+from tfkt_node.training.judging import bootstrap
 from tfkt_node.verdict.criteria import UNSURE_CHANCE, chance_beyond
 
 DRAWS = 1000

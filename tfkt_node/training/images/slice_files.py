@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkt_node.records import FloatArray
-from tfkt_node.training.collection import read_png
+from tfkt_node.training.images.collection import read_png
 
 CHALLENGE_HU = (-1000.0, 400.0)
 """LDCTIQAC 2023 stores this window as 0..1."""

@@ -23,7 +23,7 @@ from tfkt_node.iqa.engine import import_openvino
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
 from tfkt_node.records import FloatArray
 from tfkt_node.training import dataset
-from tfkt_node.training.imagenet import load_imagenet
+from tfkt_node.training.fitting.imagenet import load_imagenet
 from tfkt_node.training.track import Track
 
 HalfArray = npt.NDArray[np.float16]

@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 
 from tfkt_node.iqa.uncertainty import Float64Array, squash
-from tfkt_node.training import bootstrap
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.measures import correlation, once, ranks, srocc
+from tfkt_node.training.judging import bootstrap
+from tfkt_node.training.judging.measures import correlation, once, ranks, srocc
 
 SUBSETS: Mapping[str, Callable[[Row], bool]] = MappingProxyType(
     {

@@ -26,12 +26,12 @@ from torch.nn import functional
 
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
 from tfkt_node.records import FloatArray
-from tfkt_node.training import natural
-from tfkt_node.training.fit import one_thread
-from tfkt_node.training.imagenet import load_imagenet
-from tfkt_node.training.natural import Natural, NaturalRecipe, Split
-from tfkt_node.training.natural_distortions import distorted
-from tfkt_node.training.natural_judge import Judge
+from tfkt_node.training.fitting.fit import one_thread
+from tfkt_node.training.fitting.imagenet import load_imagenet
+from tfkt_node.training.fitting.natural_judge import Judge
+from tfkt_node.training.images import natural
+from tfkt_node.training.images.natural import Natural, NaturalRecipe, Split
+from tfkt_node.training.images.natural_distortions import distorted
 from tfkt_node.training.track import Track
 
 FOLDER = "natural"

@@ -18,8 +18,8 @@ from tfkt_node.iqa.scope import find_body, pixel_reason
 from tfkt_node.records import InstanceRef, Misconfigured, Reason, SetAside
 from tfkt_node.settings import Settings
 from tfkt_node.slices import attributes as dicom
-from tfkt_node.training.collection import read_png
-from tfkt_node.training.real_images import SERIES
+from tfkt_node.training.images.collection import read_png
+from tfkt_node.training.images.real_images import SERIES
 from tfkt_node.training.track import Track
 
 HEAD_PHANTOM = "dcm_qa_ct-PLASTIC-head-phantom"

@@ -16,7 +16,7 @@ from tfkt_node.iqa.network import RELEASED, build
 from tfkt_node.iqa.released import load_released, read_checkpoint
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.export import Description, golden_slices, write_bundle
+from tfkt_node.training.bundles.export import Description, golden_slices, write_bundle
 
 NAME = "tfkt-v2"
 

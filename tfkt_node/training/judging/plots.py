@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkt_node.iqa.uncertainty import Float64Array
-from tfkt_node.training import bootstrap
-from tfkt_node.training.measures import once, srocc
+from tfkt_node.training.judging import bootstrap
+from tfkt_node.training.judging.measures import once, srocc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline
 
 from tfkt_node.iqa.scope import find_body
 from tfkt_node.records import FloatArray
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
 
 AIR_HU = -1000.0
 

@@ -16,17 +16,19 @@ from tfkt_node.iqa.bundle import RECIPE, Bundle
 from tfkt_node.iqa.engine import Engine, open_engine
 from tfkt_node.iqa.uncertainty import HIGHEST, LOWEST, Calibration, Float64Array
 from tfkt_node.records import FloatArray
-from tfkt_node.training import comparison, ldctiqac, real_images, recalibration, recipe
-from tfkt_node.training.anchor_label import AnchorLabel, anchor_labels
-from tfkt_node.training.baselines import noise_formula
-from tfkt_node.training.collection import CleanSlice
+from tfkt_node.training import ldctiqac, recipe
 from tfkt_node.training.dataset import Row, row_of
-from tfkt_node.training.evaluation import Figure, Named, behaviour_figures, named_figures
+from tfkt_node.training.images import real_images
+from tfkt_node.training.images.collection import CleanSlice
+from tfkt_node.training.images.slice_files import read_slice
+from tfkt_node.training.judging import comparison, recalibration
+from tfkt_node.training.judging.baselines import noise_formula
+from tfkt_node.training.judging.evaluation import Figure, Named, behaviour_figures, named_figures
 from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.slice_files import read_slice
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.simulation.anchor_label import AnchorLabel, anchor_labels
+from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
+from tfkt_node.training.simulation.versions import versions
 from tfkt_node.training.track import Track
-from tfkt_node.training.versions import versions
 
 EVALUATE = "tfkt-node evaluate --bundle BUNDLE --data DATA"
 """Prints the figures of `bundle_figures`."""

@@ -11,8 +11,8 @@ import scipy.ndimage as ndi
 from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.records import FloatArray
 from tfkt_node.training import dataset
-from tfkt_node.training.label import BAND_PX, REACH_PX, around, bands
-from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, noise_hu
+from tfkt_node.training.simulation.label import BAND_PX, REACH_PX, around, bands
+from tfkt_node.training.simulation.tissue import MIN_EVEN_PIXELS, even_tissue, noise_hu
 from tfkt_node.training.track import Track
 
 FILE = "noise-numbers.npy"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from tfkt_node.training.projector import Geometry
-from tfkt_node.training.simulation import Kernel, LowDose
-from tfkt_node.training.tissue import field_noise_hu, noise_hu
+from tfkt_node.training.simulation.low_dose import Kernel, LowDose
+from tfkt_node.training.simulation.projector import Geometry
+from tfkt_node.training.simulation.tissue import field_noise_hu, noise_hu
 
 SIZE = 256
 PIXEL_MM = 1.4
@@ -173,7 +173,7 @@ def test_impossible_doses_are_refused(slice_, dose):
 def test_simulation_needs_no_torch():
     """The demonstration simulates with numpy and scipy alone: no extra is needed."""
     check = (
-        "import sys, tfkt_node.training.simulation;"
+        "import sys, tfkt_node.training.simulation.low_dose;"
         "print(sorted({'torch', 'skimage', 'openvino'} & set(sys.modules)))"
     )
 

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from tfkt_node.iqa.network import Network, build
 from tfkt_node.iqa.uncertainty import Float64Array
-from tfkt_node.training import dataset, frozen
+from tfkt_node.training import dataset
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.fit import Job, Places, config, fit, predict
-from tfkt_node.training.frozen import FeatureChoice
+from tfkt_node.training.fitting import frozen
+from tfkt_node.training.fitting.fit import Job, Places, config, fit, predict
+from tfkt_node.training.fitting.frozen import FeatureChoice
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track, untracked
 

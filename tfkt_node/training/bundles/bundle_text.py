@@ -14,13 +14,14 @@ from typing import Any
 
 from tfkt_node import __version__
 from tfkt_node.iqa.uncertainty import Calibration
-from tfkt_node.training import bundle_words as words
-from tfkt_node.training import label, ldctiqac, simulation
+from tfkt_node.training import ldctiqac
+from tfkt_node.training.bundles import bundle_words as words
+from tfkt_node.training.bundles.export import Description
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.evaluation import TRAIN, Figure
-from tfkt_node.training.export import Description
-from tfkt_node.training.on_real_images import EVALUATE
+from tfkt_node.training.judging.evaluation import TRAIN, Figure
+from tfkt_node.training.judging.on_real_images import EVALUATE
 from tfkt_node.training.recipe import Recipe
+from tfkt_node.training.simulation import label, low_dose
 
 
 def describe(
@@ -66,8 +67,8 @@ def recipe_text(recipe: Recipe) -> str:
         **{name: values[name] for name in ("data", "network", "fit", "natural")},
         "label": label.constants(),
         "simulation": {
-            "water_per_mm": simulation.WATER_PER_MM,
-            "kernel_peaks_per_mm": [kernel.peak_per_mm for kernel in simulation.Kernel],
+            "water_per_mm": low_dose.WATER_PER_MM,
+            "kernel_peaks_per_mm": [kernel.peak_per_mm for kernel in low_dose.Kernel],
         },
         "ran_with": {
             "tfkt_node": __version__,

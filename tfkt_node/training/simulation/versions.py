@@ -13,10 +13,12 @@ import numpy as np
 import scipy.ndimage as ndi
 
 from tfkt_node.records import FloatArray
-from tfkt_node.training.artefacts import metal, motion, photon_starvation
-from tfkt_node.training.children import SCALES, child
-from tfkt_node.training.collection import CleanSlice
-from tfkt_node.training.label import (
+from tfkt_node.training.images.collection import CleanSlice
+from tfkt_node.training.images.slice_files import read_slice
+from tfkt_node.training.recipe import DataRecipe
+from tfkt_node.training.simulation.artefacts import metal, motion, photon_starvation
+from tfkt_node.training.simulation.children import SCALES, child
+from tfkt_node.training.simulation.label import (
     BAND_PX,
     BLOB_HU,
     STREAK_WEIGHT,
@@ -24,12 +26,10 @@ from tfkt_node.training.label import (
     band_sigma,
     quality,
 )
-from tfkt_node.training.projector import Geometry
-from tfkt_node.training.recipe import DataRecipe
-from tfkt_node.training.simulation import Kernel, LowDose
-from tfkt_node.training.slice_files import read_slice
-from tfkt_node.training.smoothing import SMOOTHERS, transfer
-from tfkt_node.training.tissue import MIN_EVEN_PIXELS, even_tissue, local_sd, noise_hu
+from tfkt_node.training.simulation.low_dose import Kernel, LowDose
+from tfkt_node.training.simulation.projector import Geometry
+from tfkt_node.training.simulation.smoothing import SMOOTHERS, transfer
+from tfkt_node.training.simulation.tissue import MIN_EVEN_PIXELS, even_tissue, local_sd, noise_hu
 
 ALIASED_SHARE = 0.4
 """Share of white noise in that of the unapodised kernel: finer noise than a pixel folds back. With

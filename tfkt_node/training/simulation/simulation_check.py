@@ -15,9 +15,9 @@ import scipy.ndimage as ndi
 
 from tfkt_node.iqa.scope import find_body
 from tfkt_node.records import BoolArray, FloatArray
-from tfkt_node.training.real_images import dose_pairs
-from tfkt_node.training.simulation import Kernel, LowDose
-from tfkt_node.training.tissue import field_noise_hu
+from tfkt_node.training.images.real_images import dose_pairs
+from tfkt_node.training.simulation.low_dose import Kernel, LowDose
+from tfkt_node.training.simulation.tissue import field_noise_hu
 
 PIXEL_MM = 0.68
 """Of the pairs, 0.66 and 0.70."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.label import SIGMA_AT_4, U_RANGE
+from tfkt_node.training.simulation.label import SIGMA_AT_4, U_RANGE
 
 NOISE_FORMULA, NOISE_NUMBERS, IMAGENET = "noise formula", "five noise numbers", "ImageNet ridge"
 

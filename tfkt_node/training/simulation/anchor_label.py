@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkt_node.training.label import SIGMA_AT_4, STREAK_WEIGHT
-from tfkt_node.training.real_images import STREAKED_ANCHOR, Anchor
-from tfkt_node.training.tissue import even_tissue, noise_hu
+from tfkt_node.training.images.real_images import STREAKED_ANCHOR, Anchor
+from tfkt_node.training.simulation.label import SIGMA_AT_4, STREAK_WEIGHT
+from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
 
 _SIGMAS = np.arange(18, 32.01, 0.25)
 _WEIGHTS = 2 ** np.arange(0, 1.01, 0.05)

@@ -1,0 +1,1 @@
+"""What ships: weights, card, recipe and README."""

@@ -1,0 +1,1 @@
+"""What is done to a clean slice, and the label it then has."""
