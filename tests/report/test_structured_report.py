@@ -121,6 +121,8 @@ def test_numbers_come_back_as_they_were_committed(tmp_path: Path) -> None:
         "Noise, fine to coarse": 0.5123,
         "Streak index": 0.4321,
         "Position of lowest slice": 5.0,
+        "Spacing between slices": 5.0,
+        "Extent, first to last slice": 195.0,
         "Slices not listed": 24,
         "Water Equivalent Diameter": 281.3021,
         "Mean CTDIvol": 6.5,
@@ -243,8 +245,32 @@ def test_report_without_a_score_is_prose(
     assert reason.sentence == f"{sentence}."
     assert "3 attempts" in texts(result)
     assert description == report.SeriesDescription
+    method = texts(children(report, "Method")[0])
+    assert f"criteria digest: {samples.CRITERIA.digest}" in method
+    assert "criteria owner: Physics group" in method
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert 2 == len(evidence.ReferencedSOPSequence)
+
+
+def test_failed_without_a_bundle_still_names_its_criteria() -> None:
+    """Whoever answers for the criteria is named, though no model could be loaded."""
+    failed = samples.unassessed(Outcome.FAILED, Reason.SCORER_CRASHED, bundle=None)
+
+    assert [
+        "criteria owner: Physics group",
+        f"criteria digest: {samples.CRITERIA.digest}",
+        "software: tfkt-node 0.1.0",
+    ] == texts(children(build(failed), "Method")[0])
+
+
+def test_device_is_called_alike_in_every_place() -> None:
+    """Observer and equipment are one device; the version stands where versions stand."""
+    report = build(samples.flagged_assessment())
+
+    for name in ("Device Observer Name", "Device Observer Model Name"):
+        assert ["tfkt-node"] == texts(children(report, name)[0])
+    assert ("tfkt-node", "0.1.0") == (report.ManufacturerModelName, report.SoftwareVersions)
+    assert "software: tfkt-node 0.1.0" in texts(groups(report)[0])
 
 
 SURE, UNSURE = Confidence.CONFIDENT, Confidence.LOW_CONFIDENCE

@@ -55,9 +55,11 @@ KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
 
 # --------------------------------------------------------------------------- names of values
 
-SERIES_SCORE = Code("111694", "DCM", "Image Set Quality Rating")
+# A score is a rating in the words of the standard, and a stack a set of images.
+STACK_SCORE = Code("111694", "DCM", "Image Set Quality Rating")
 SLICE_SCORE = Code("111029", "DCM", "Image Quality Rating")
 SERIES_QUALITY = Code("130550", "DCM", "Imaging Series Quality")
+SLICE_SPACING = Code("112226", "DCM", "Spacing between slices")
 WATER_EQUIVALENT_DIAMETER = Code("113980", "DCM", "Water Equivalent Diameter")
 CTDI_VOL = Code("113830", "DCM", "Mean CTDIvol")
 SSDE = Code("113930", "DCM", "Size Specific Dose Estimate")
@@ -93,6 +95,7 @@ FINE_TO_COARSE = _own("N014", "Noise, fine to coarse")
 STREAK_INDEX = _own("N015", "Streak index")
 LOWEST_POSITION = _own("N016", "Position of lowest slice")
 NOT_LISTED = _own("N017", "Slices not listed")
+EXTENT = _own("N018", "Extent, first to last slice")
 
 FLAG = _own("Q001", "Flag")
 CONFIDENCE = _own("Q002", "Confidence of verdict")

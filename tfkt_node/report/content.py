@@ -33,7 +33,7 @@ Relationship = Literal[
 ]
 
 NODE_NAME = "tfkt-node"
-"""Manufacturer and model name of the device that made an object."""
+"""Name, manufacturer and model of the device that made an object; its version stands apart."""
 
 
 def container(name: Code, *children: Item, template: str | None = None, root: bool = False) -> Item:
@@ -108,15 +108,14 @@ def language() -> Item:
 
 
 def device_observer(record: ReportRecord) -> tuple[Item, ...]:
-    """Name this installation as the observer (TID 1004)."""
+    """Name this installation as the observer (TID 1004, which has no place for a version)."""
     context: Relationship = "HAS OBS CONTEXT"
-    model = f"{NODE_NAME} {record.software_version}"
     return (
         code(codes.OBSERVER_TYPE, codes.DEVICE, context),
         uid(codes.DEVICE_UID, record.node_uid, context),
         text(codes.DEVICE_NAME, NODE_NAME, context),
         text(codes.DEVICE_MANUFACTURER, NODE_NAME, context),
-        text(codes.DEVICE_MODEL, model, context),
+        text(codes.DEVICE_MODEL, NODE_NAME, context),
     )
 
 

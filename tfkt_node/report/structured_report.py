@@ -14,7 +14,6 @@ from pydicom.sr.coding import Code
 
 from tfkt_node.records import (
     Assessment,
-    BundleInForce,
     Confidence,
     EvidenceInstance,
     MadeObject,
@@ -25,6 +24,7 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes, prose, uids
 from tfkt_node.report.content import (
+    NODE_NAME,
     Item,
     Relationship,
     code,
@@ -143,30 +143,34 @@ def _stack_group(
         *verdict,
         *measurements,
         *criteria,
-        *_algorithm(a),
+        *_algorithm(record),
         template="1501",
     )
 
 
-def _algorithm(a: Assessment) -> Iterator[Item]:
-    """Name model and criteria (TID 4019)."""
-    modifier: Relationship = "HAS CONCEPT MOD"
-    if a.bundle is None:
+def _algorithm(
+    record: ReportRecord, relationship: Relationship = "HAS CONCEPT MOD"
+) -> Iterator[Item]:
+    """Name model, criteria and software (TID 4019)."""
+    a = record.assessment
+    if a.bundle is not None:
+        yield text(codes.ALGORITHM_NAME, a.bundle.name, relationship)
+        yield text(codes.ALGORITHM_VERSION, a.bundle.version, relationship)
+    elif a.outcome is Outcome.ASSESSED:
         raise contradiction("ASSESSED without a bundle")
-    yield text(codes.ALGORITHM_NAME, a.bundle.name, modifier)
-    yield text(codes.ALGORITHM_VERSION, a.bundle.version, modifier)
-    for line in _parameters(a, a.bundle):
-        yield text(codes.ALGORITHM_PARAMETERS, line, modifier)
+    for line in _parameters(record):
+        yield text(codes.ALGORITHM_PARAMETERS, line, relationship)
 
 
-def _parameters(a: Assessment, bundle: BundleInForce) -> tuple[str, ...]:
-    """Return the parameters that a score depends on, one line each."""
-    return (
-        f"bundle digest: {bundle.digest}",
-        f"criteria owner: {a.criteria.owner}",
-        f"criteria digest: {a.criteria.digest}",
-        f"engine: {bundle.engine}, precision: {bundle.precision}",
-    )
+def _parameters(record: ReportRecord) -> Iterator[str]:
+    """Return what an outcome depends on, one line each."""
+    a = record.assessment
+    if a.bundle is not None:
+        yield f"bundle digest: {a.bundle.digest}"
+        yield f"engine: {a.bundle.engine}, precision: {a.bundle.precision}"
+    yield f"criteria owner: {a.criteria.owner}"
+    yield f"criteria digest: {a.criteria.digest}"
+    yield f"software: {NODE_NAME} {record.software_version}"
 
 
 def _verdict(a: Assessment) -> Iterator[Item]:
@@ -184,13 +188,13 @@ def _verdict(a: Assessment) -> Iterator[Item]:
 def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance]) -> Iterator[Item]:
     worst = lowest(stack)
     region = rectangle(
-        codes.SOURCE,
+        codes.IMAGE_REGION,
         outline(worst.outline, stack.rows, stack.columns),
         "INFERRED FROM",
         image(*reference(worst, evidence), "SELECTED FROM"),
     )
     # OHIF prints five lines, so what matters comes first.
-    yield number(codes.SERIES_SCORE, score_of(stack), codes.SCORE_UNIT)
+    yield number(codes.STACK_SCORE, score_of(stack), codes.SCORE_UNIT)
     if stack.interval is not None:
         yield number(codes.INTERVAL_LOW, stack.interval[0], codes.SCORE_UNIT)
         yield number(codes.INTERVAL_HIGH, stack.interval[1], codes.SCORE_UNIT)
@@ -206,6 +210,11 @@ def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance])
     yield number(codes.SLICES_OUT_OF_SCOPE, stack.out_of_scope, codes.SLICES_UNIT)
     yield number(codes.COVERAGE_GAPS, stack.gaps, codes.PLACES_UNIT)
     yield number(codes.REPEATED_POSITIONS, stack.repeated, codes.PLACES_UNIT)
+    if stack.spacing_mm is not None:
+        yield number(codes.SLICE_SPACING, round(stack.spacing_mm, 4), codes.MILLIMETRE)
+    ends = [item.position_mm for item in stack.slices if item.position_mm is not None]
+    if len(ends) == len(stack.slices):
+        yield number(codes.EXTENT, round(max(ends) - min(ends), 4), codes.MILLIMETRE)
     for name, (concept, unit) in codes.PHYSICS.items():
         value = stack.physics.get(name)
         if value is not None:
@@ -271,7 +280,11 @@ def _text_report(record: ReportRecord) -> Item:
         *summary(record),
         container(codes.OUTCOME_SECTION, *result),
         *_section(codes.STACKS_SECTION, remarks),
-        *_section(codes.METHOD_SECTION, _method(a)),
+        container(
+            codes.METHOD_SECTION,
+            *_algorithm(record, "CONTAINS"),
+            code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population]),
+        ),
         root=True,
     )
 
@@ -279,12 +292,3 @@ def _text_report(record: ReportRecord) -> Item:
 def _section(name: Code, items: Iterable[Item]) -> tuple[Item, ...]:
     found = tuple(items)
     return (container(name, *found),) if found else ()
-
-
-def _method(a: Assessment) -> Iterator[Item]:
-    if a.bundle is not None:
-        yield text(codes.ALGORITHM_NAME, a.bundle.name)
-        yield text(codes.ALGORITHM_VERSION, a.bundle.version)
-        for line in _parameters(a, a.bundle):
-            yield text(codes.ALGORITHM_PARAMETERS, line)
-    yield code(codes.CRITERIA_FOR, codes.POPULATIONS[a.criteria.population])
