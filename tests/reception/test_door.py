@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tfkt_node.reception.door import (
+    LOOKED_UP_S,
     UNKNOWN_CALLER,
     WRONG_CALLED_TITLE,
     WRONG_NETWORK,
@@ -89,3 +93,45 @@ def test_p11_address_must_be_of_a_sender(address, known):
 def test_p11_every_address_is_known_on_loopback():
     """P11: on loopback there are no strangers."""
     assert Door(Reception(), ()).knows("127.0.0.1")
+
+
+def test_p7_name_is_looked_up_once_for_many_callers():
+    """P7: however many strangers call, a slow name server is asked by one of them."""
+    asked, may_answer = [], threading.Event()
+
+    def slow(host):
+        asked.append(host)
+        may_answer.wait(20)
+        return look_up(host)
+
+    door = Door(BEYOND, PEERS, slow)
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(door.knows, "10.9.9.8") for _ in range(20)]
+        may_answer.set()
+
+    assert {answer.result() for answer in answers} == {False}
+    assert asked == ["pacs.example"]
+
+
+def test_name_is_looked_up_again_after_a_while():
+    """A peer whose address has changed is known again soon."""
+    now, addresses = [1000.0], ["192.0.2.5"]
+    door = Door(BEYOND, PEERS, lambda host: addresses, lambda: now[0])
+
+    before = door.knows("192.0.2.5"), door.knows("192.0.2.6")
+    addresses[:] = ["192.0.2.6"]
+    now[0] += LOOKED_UP_S - 1
+    meanwhile = door.knows("192.0.2.5"), door.knows("192.0.2.6")
+    now[0] += 1
+    after = door.knows("192.0.2.5"), door.knows("192.0.2.6")
+
+    assert [before, meanwhile, after] == [(True, False), (True, False), (False, True)]
+
+
+def test_p7_listed_network_waits_for_no_name():
+    """P7: a sender that is listed by its network gets in while a name of another is looked up."""
+
+    def never(host):
+        raise AssertionError(host)
+
+    assert Door(BEYOND, PEERS[::-1], never).knows("10.1.2.3")

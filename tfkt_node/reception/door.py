@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from tfkt_node.settings import Peer, Reception, is_loopback
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], Iterable[str]]
+
+LOOKED_UP_S = 30.0
+"""How long the addresses of a name are believed, or that it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +50,26 @@ class Door:
     """Who may open an association."""
 
     def __init__(
-        self, settings: Reception, peers: Sequence[Peer], resolve: Resolve = resolve
+        self,
+        settings: Reception,
+        peers: Sequence[Peer],
+        resolve: Resolve = resolve,
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._called_ae = settings.ae_title
         self._anyone = is_loopback(settings.host)
-        self._senders = tuple(peer for peer in peers if peer.send)
+        # Networks first: who comes from one does not wait for the names of others.
+        self._senders = sorted((peer for peer in peers if peer.send), key=lambda p: not p.network)
         self._resolve = resolve
+        self._seconds = seconds
+        self._looking_up = threading.Lock()
+        self._looked_up: dict[str, tuple[float, frozenset[Address]]] = {}
 
     def knows(self, address: str) -> bool:
         """Tell whether a caller from an address may be any sender, whatever its title.
 
-        May take long: it looks up the names of senders that are listed without a network.
+        May take long: it looks up the names of senders that are listed without a network, at most
+        once in LOOKED_UP_S however many ask.
         """
         return self._anyone or any(
             self._comes_from(peer, _plain(address)) for peer in self._senders
@@ -77,7 +91,19 @@ class Door:
     def _comes_from(self, peer: Peer, address: Address) -> bool:
         if peer.network:
             return address in ipaddress.ip_network(peer.network, strict=False)
-        return any(_plain(found) == address for found in self._resolve(peer.host))
+        return address in self._addresses_of(peer.host)
+
+    def _addresses_of(self, host: str) -> frozenset[Address]:
+        if (known := self._known(host)) is None:
+            with self._looking_up:  # a name server that is slow is not asked by a crowd
+                if (known := self._known(host)) is None:
+                    known = frozenset(map(_plain, self._resolve(host)))
+                    self._looked_up[host] = self._seconds() + LOOKED_UP_S, known
+        return known
+
+    def _known(self, host: str) -> frozenset[Address] | None:
+        until, addresses = self._looked_up.get(host, (0.0, None))
+        return addresses if self._seconds() < until else None
 
 
 def _plain(address: str) -> Address:
