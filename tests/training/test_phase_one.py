@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.some import link_some
-from tfkt_node.training.images.natural import NaturalRecipe
+from tfkt_node.training.recipe import NaturalRecipe
 from tfkt_node.training.track import untracked
 
 pytestmark = pytest.mark.station

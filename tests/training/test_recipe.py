@@ -6,8 +6,14 @@ import pytest
 
 from tfkt_node.records import Misconfigured
 from tfkt_node.settings import data_folder
-from tfkt_node.training.images.natural import NaturalRecipe
-from tfkt_node.training.recipe import DataRecipe, FitRecipe, NetworkRecipe, Recipe, read
+from tfkt_node.training.recipe import (
+    DataRecipe,
+    FitRecipe,
+    NaturalRecipe,
+    NetworkRecipe,
+    Recipe,
+    read,
+)
 
 
 def test_recipe_reads_what_a_bundle_wrote(tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tfkt_node.records import Misconfigured
-from tfkt_node.training.images.natural import NaturalRecipe
 
 Features = Literal["imagenet", "opinion"]
 """What the features were trained on: ImageNet, or ImageNet and then opinion scores (phase 1)."""
@@ -77,6 +76,32 @@ class NetworkRecipe:
     dim: int = 32
     depths: tuple[int, ...] = (2, 2)
     ratio: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalRecipe:
+    """How the last blocks learn from opinions, see `fitting.phase_one`. Table [natural].
+
+    enrich: add noise, blur and JPEG simulated on the references. window_hu: where luminance 0 and
+    255 are put; in the soft-tissue window, contrast and noise of an image lie where those of a
+    slice do. rate, head_rate: highest learning rates of the one-cycle schedule, for the blocks and
+    for the head, reached after the warm_up share of the steps. ridge_penalty: of the regression
+    that the head starts from. loss_bend: where the smooth L1 loss turns from square to line, on
+    the 0..1 of scores.
+    """
+
+    seed: int = 1
+    enrich: bool = True
+    window_hu: tuple[float, float] = (-160.0, 240.0)
+    epochs: int = 3
+    batch: int = 16
+    rate: float = 3e-4
+    head_rate: float = 3e-3
+    ridge_penalty: float = 300.0
+    warm_up: float = 0.2
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    loss_bend: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from tfkt_node.training.fitting.fit import one_thread
 from tfkt_node.training.fitting.imagenet import load_imagenet
 from tfkt_node.training.fitting.natural_judge import Judge
 from tfkt_node.training.images import natural
-from tfkt_node.training.images.natural import Natural, NaturalRecipe, Split
+from tfkt_node.training.images.natural import Natural, Split
 from tfkt_node.training.images.natural_distortions import distorted
+from tfkt_node.training.recipe import NaturalRecipe
 from tfkt_node.training.track import Track
 
 FOLDER = "natural"

@@ -45,32 +45,6 @@ class Split(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NaturalRecipe:
-    """How the last blocks learn from opinions, see `phase_one`. Table [natural].
-
-    enrich: add noise, blur and JPEG simulated on the references. window_hu: where luminance 0 and
-    255 are put; in the soft-tissue window, contrast and noise of an image lie where those of a
-    slice do. rate, head_rate: highest learning rates of the one-cycle schedule, for the blocks and
-    for the head, reached after the warm_up share of the steps. ridge_penalty: of the regression
-    that the head starts from. loss_bend: where the smooth L1 loss turns from square to line, on
-    the 0..1 of scores.
-    """
-
-    seed: int = 1
-    enrich: bool = True
-    window_hu: tuple[float, float] = (-160.0, 240.0)
-    epochs: int = 3
-    batch: int = 16
-    rate: float = 3e-4
-    head_rate: float = 3e-3
-    ridge_penalty: float = 300.0
-    warm_up: float = 0.2
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    loss_bend: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
 class Opinion:
     """One image and the mean opinion on it: score 0..1, comparable only within its subset."""
 
