@@ -18,10 +18,13 @@ import pytest
 from tests.reception import wire
 from tests.reception.conftest import Listening
 from tests.reception.wire import Peer
+from tfkt_node import settings
 from tfkt_node.reception import line, places
+from tfkt_node.reception.door import Door
 from tfkt_node.reception.incoming import Incoming
 from tfkt_node.reception.indexing import AssociationEnded
 from tfkt_node.records import AssociationEnd
+from tfkt_node.settings import Reception
 
 pytestmark = pytest.mark.station
 
@@ -58,6 +61,50 @@ def test_p7_silent_connections_take_no_place(listen):
         conversations = [t for t in threading.enumerate() if t.name == "conversation"]
 
     assert len(conversations) <= places.WAITING + 10
+
+
+def test_p7_slow_name_server_costs_a_bounded_number_of_threads(listen):
+    """P7: while a peer's name is looked up, strangers pile up neither threads nor connections."""
+    may_answer = threading.Event()
+    beyond = Reception(host="0.0.0.0")
+    named = [settings.Peer(name="ct", ae_title="SCANNER", host="ct.example", send=True)]
+    door = Door(beyond, named, lambda _: may_answer.wait(30) and ["127.0.0.1"])
+    listening = listen(door=door)
+    most = places.WAITING + places.LEAVING
+
+    with many(listening.port, most + 20) as strangers:
+        answers = [peer.receive() for peer in strangers[most:]]
+        conversations = [t for t in threading.enumerate() if t.name == "conversation"]
+        may_answer.set()
+    assert_served(listening, tries=100)
+
+    assert answers == [(0, b"")] * 20
+    assert len(conversations) <= most
+
+
+@pytest.mark.parametrize("broken", ["arrive", "_timeval"])
+def test_p7_connection_that_cannot_be_welcomed_ends_alone(listen, monkeypatch, caplog, broken):
+    """P7, P10: whatever fails for one connection, the next one is served."""
+    listening = listen(maximum_associations=1)
+
+    def fail(*_):
+        raise OverflowError("MARKER")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(places.Places if broken == "arrive" else line, broken, fail)
+        with Peer(listening.port) as unlucky:
+            answer = unlucky.receive()
+    assert_served(listening)
+
+    assert answer == (0, b"")
+    assert "why='OverflowError'" in caplog.text
+    assert "MARKER" not in caplog.text
+
+
+@pytest.mark.parametrize("said_s", [1e9, 1e300])
+def test_p7_any_timeout_that_can_be_set_can_be_served_with(listen, said_s):
+    """P7: a timeout that is longer than the system's longest is no fault."""
+    assert_served(listen(socket_timeout_s=said_s, network_timeout_s=said_s))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from tfkt_node.reception.places import PARKED_S, WAITING, Places
+from tfkt_node.reception.places import LEAVING, PARKED_S, WAITING, Places
 
 
 @dataclass(eq=False)
@@ -79,6 +79,20 @@ def test_oldest_of_too_many_connections_goes():
 
     assert [bool(guest.asked) for guest in waiting] == [True, True] + [False] * WAITING
     assert not seated.asked
+
+
+def test_p7_connections_that_do_not_go_are_bounded():
+    """P7: who was asked to leave counts until it is gone, and gets no place any more."""
+    at = Places(1)
+    guests = [Guest() for _ in range(WAITING + LEAVING + 1)]
+
+    let_in = [at.arrive(guest) for guest in guests]
+    seated = at.seat(guests[0])
+    at.leave(guests[0])
+
+    assert let_in == [True] * (WAITING + LEAVING) + [False]
+    assert not seated
+    assert at.arrive(Guest())
 
 
 def test_end_waits_for_all():

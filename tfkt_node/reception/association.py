@@ -115,13 +115,19 @@ class StorageSCP:
             self._welcome(connection, address[0])
 
     def _welcome(self, connection: socket.socket, address: str) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line = Line(connection, address, self._means.settings.socket_timeout_s)
-        conversation = Conversation(line, self._means)
-        self._places.arrive(conversation)
+        """Give a connection a thread of its own. Whatever fails ends this connection alone."""
+        conversation = None
         try:
-            threading.Thread(target=conversation.run, name="conversation", daemon=True).start()
-        except RuntimeError:
-            LOGGER.warning("reception.accept_failed error=no_thread")
-            self._places.leave(conversation)
-            line.close()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line = Line(connection, address, self._means.settings.socket_timeout_s)
+            conversation = Conversation(line, self._means)
+            if self._places.arrive(conversation):
+                threading.Thread(target=conversation.run, name="conversation", daemon=True).start()
+                return
+            why = "too many connections are on their way out"
+        except Exception as error:  # noqa: BLE001 - the next peer is to be heard
+            why = type(error).__name__
+            if conversation is not None:
+                self._places.leave(conversation)
+        LOGGER.warning("connection.refused address=%s why=%r", address, why)
+        connection.close()

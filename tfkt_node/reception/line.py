@@ -38,6 +38,10 @@ FAREWELL_S = 2.0
 """How long a peer may take to close after the last word was sent to it."""
 
 
+LONGEST_TIMEOUT_S = 1e6
+"""Longer is said to no system."""
+
+
 class PduType(IntEnum):
     """Types of PDUs: PS3.8 section 9.3.1."""
 
@@ -166,7 +170,8 @@ def encode_pdu(kind: PduType, *parts: bytes) -> bytes:
 
 
 def _timeval(seconds: float) -> bytes:
-    """Encode C's struct timeval; zero would mean no limit."""
+    """Encode C's struct timeval; zero would mean no limit, and some systems have a longest."""
+    seconds = min(seconds, LONGEST_TIMEOUT_S)
     whole = int(seconds)
     return struct.pack("@ll", whole, max(1, int(1e6 * (seconds - whole))))
 
