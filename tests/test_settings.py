@@ -177,6 +177,8 @@ def test_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ('[reception]\nae_title = "LONGER_THAN_SIXTEEN"', "1 to 16 ASCII characters"),
         ('[reception]\nhost = "0.0.0.0"', "nobody could call"),
         ("[series]\nquiet_s = 0", "series.quiet_s"),
+        ("[series]\nquiet_s = nan", "series.quiet_s"),
+        ("[reception]\nsocket_timeout_s = inf", "reception.socket_timeout_s"),
         ("[criteria.adult]\nlimited_from = 3.0", "limited_from must not be above"),
         ('[scoring]\ndevice = "cuda"', "needs scoring.engine 'torch'"),
         ('[[peers]]\nname = "a"\nae_title = "A"\ndeliver = true', "needs a host"),

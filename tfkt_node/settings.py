@@ -38,9 +38,9 @@ def data_folder(name: Literal["models", "config"]) -> Path:
 
 
 class Group(BaseModel):
-    """A table of the settings file: frozen, unknown keys refused."""
+    """A table of the settings file: frozen, unknown keys refused, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 AeTitle = str
