@@ -71,6 +71,9 @@ class UnsureStore:
         self._tell("known", "")
         return set()
 
+    def missing_digests(self):
+        return set()
+
     def record_missing_file(self, digest, at):
         return False
 
@@ -123,6 +126,34 @@ def test_rows_without_files_are_recorded_once(store, spool):
     first, again = reconcile(store, spool, NOW), reconcile(store, spool, NOW)
 
     assert (first.missing, again.missing) == (1, 0)
+
+
+def test_p1_file_that_was_missing_is_found_again(store, spool):
+    """P1: after a start on a spool that was not mounted, its instances count as there again."""
+    stored = put(spool)
+    reconcile(store, spool, NOW)
+    away = stored.path.rename(stored.path.with_suffix(".away"))
+    reconcile(store, spool, NOW)
+    missing = store.missing_digests()
+    away.rename(stored.path)
+
+    counts = reconcile(store, spool, NOW)
+
+    assert missing == {stored.digest}
+    assert counts == Reconciliation(indexed=1, missing=0, unreadable=0)
+    assert store.missing_digests() == set()
+
+
+def test_file_that_comes_again_meanwhile_is_not_missing(store, spool, monkeypatch):
+    """A file that is written while files and rows are compared is not recorded as missing."""
+    stored = put(spool)
+    reconcile(store, spool, NOW)
+    monkeypatch.setattr(Spool, "stored_files", lambda spool: iter(()))
+
+    counts = reconcile(store, spool, NOW)
+
+    assert counts.missing == 0
+    assert stored.path.exists()
 
 
 def test_foreign_files_are_counted_and_left(store, spool):

@@ -78,6 +78,12 @@ class Arrivals(Database):
         with self.reading() as connection:
             return set(connection.scalars(sa.select(instances.c.digest)))
 
+    def missing_digests(self) -> set[str]:
+        """Return the digests of the instances whose file was recorded as missing."""
+        missing = sa.select(instances.c.digest).where(instances.c.missing_since.is_not(None))
+        with self.reading() as connection:
+            return set(connection.scalars(missing))
+
     def record_missing_file(self, digest: str, at: datetime) -> bool:
         """Record, once, that the file of an instance is gone from the spool."""
         with self.writing() as connection:

@@ -64,8 +64,9 @@ Clock = Callable[[], datetime]
 class Reconciliation:
     """What a comparison of files and rows came to, in counts.
 
-    unreadable: files that reception did not write, that are gone again, or whose content the index
-    refuses; they stay as they are.
+    indexed: files without a row, or whose row said that they were missing. unreadable: files that
+    reception did not write, that are gone again, or whose content the index refuses; they stay as
+    they are.
     """
 
     indexed: int
@@ -74,18 +75,18 @@ class Reconciliation:
 
 
 def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
-    """Give every file its row, and record every row whose file is gone.
+    """Give every file its row, and record every row whose file is gone or there again.
 
     Safe beside a running reception: what both see is a duplicate for the index. An instance counts
     as received when its file was written, but as arrived now, so that its series stays open for a
     whole quiet period. Raises Retriable when the database is away.
     """
-    known = store.known_digests()
+    there = store.known_digests() - store.missing_digests()
     indexed = unreadable = 0
-    found = set()
+    gone = set(there)
     for path in spool.stored_files():
-        found.add(path.stem)
-        if path.stem in known:
+        gone.discard(path.stem)
+        if path.stem in there:
             continue
         try:
             instance = read_stored(path)
@@ -96,7 +97,11 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
         except Exception as error:  # noqa: BLE001 - one odd file must not keep the rest waiting
             unreadable += 1
             LOGGER.warning("index.file_left error=%s", type(error).__name__)
-    missing = sum(store.record_missing_file(digest, now) for digest in sorted(known - found))
+    missing = sum(
+        store.record_missing_file(digest, now)
+        for digest in sorted(gone)
+        if not spool.path_of(digest).exists()  # it may have come again since its folder was read
+    )
     counts = Reconciliation(indexed=indexed, missing=missing, unreadable=unreadable)
     LOGGER.info(
         "index.reconciled indexed=%d missing=%d unreadable=%d", indexed, missing, unreadable
