@@ -240,6 +240,7 @@ def test_idle_association_is_aborted(listen, caplog):
     [
         pytest.param(wire.request_pdu(), id="second request"),
         pytest.param(struct.pack(">BxL", 9, 4) + b"what", id="unknown PDU"),
+        pytest.param(struct.pack(">BxL", wire.DATA, 1 << 20), id="PDU too long"),
         pytest.param(wire.data_pdu(b"\0\0\0\x09\x01\x03"), id="fragment cut off"),
         pytest.param(wire.data_pdu(wire.pdv(wire.CT, 2, b"data")), id="data without a command"),
         pytest.param(wire.data_pdu(wire.pdv(77, 3, wire.command(0x30))), id="unknown context"),
@@ -270,6 +271,47 @@ def test_nonsense_is_aborted_and_leaves_nothing(listen, nonsense):
     assert ended.how is AssociationEnd.ABORTED
     assert list(listening.spool.incoming.iterdir()) == []
     assert listening.stored == []
+
+
+def test_p7_peer_that_stops_within_a_pdu_is_aborted(listen):
+    """P7: a peer whose PDU is not whole in time is told so, and its end is that of an abort."""
+    listening = listen(socket_timeout_s=0.3)
+
+    with Peer(listening.port) as stalled:
+        assert stalled.associate() == wire.ASSOCIATE_AC
+        stalled.send(wire.echo_pdu()[:20])
+        last_word = stalled.receive()
+    (ended,) = listening.wait_for(AssociationEnded)
+
+    assert last_word == (wire.ABORT, b"\0\0\2\0")
+    assert ended.how is AssociationEnd.ABORTED
+
+
+@pytest.mark.parametrize(
+    ("first", "answer"),
+    [
+        pytest.param(wire.echo_pdu(), (wire.ABORT, bytes(4)), id="data"),
+        pytest.param(wire.RELEASE_RQ, (wire.ABORT, bytes(4)), id="release"),
+        pytest.param(b"\x16\3\1\2\0\1", (wire.ABORT, bytes(4)), id="unknown"),
+        pytest.param(struct.pack(">BxL", 1, 1 << 20), (wire.ABORT, bytes(4)), id="too long"),
+        pytest.param(struct.pack(">BxLL", 1, 4, 0), (wire.ABORT, bytes(4)), id="malformed"),
+        pytest.param(struct.pack(">BxLL", wire.ABORT, 4, 0), (0, b""), id="abort"),
+    ],
+)
+def test_first_pdu_that_is_no_request_is_answered_as_in_the_standard(
+    listen, monkeypatch, first, answer
+):
+    """PS3.8 table 9-10, state 2: an abort is answered by closing, all else by a user's abort."""
+    monkeypatch.setattr(line, "FAREWELL_S", 0.1)
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        peer.send(first)
+        received = peer.receive()
+        after = peer.receive()
+
+    assert received == answer
+    assert after == (0, b"")
 
 
 @pytest.mark.parametrize(

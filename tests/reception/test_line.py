@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import struct
@@ -12,18 +13,21 @@ import pytest
 
 from tests.reception.scu import associate
 from tfkt_node.reception import line
+from tfkt_node.reception.conversation import Conversation
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.line import (
     LONGEST_DATA_BYTES,
     LONGEST_REQUEST_BYTES,
     MAXIMUM_PDU_BYTES,
+    Late,
     Line,
+    TooLong,
 )
 from tfkt_node.settings import Peer, Reception
 
 pytestmark = pytest.mark.station
 
-REQUEST, DATA, RELEASE, UNKNOWN = 1, 4, 5, 9
+REQUEST, DATA, RELEASE, ABORT, UNKNOWN = 1, 4, 5, 7, 9
 BEYOND = Reception(host="0.0.0.0")
 
 
@@ -62,7 +66,7 @@ def test_p7_pdu_longer_than_agreed_is_refused_from_its_header(ends, kind, longes
 
     peer.sendall(pdu(kind, longest + 1))
 
-    with pytest.raises(ConnectionAbortedError, match=f"{longest + 1} bytes"):
+    with pytest.raises(TooLong, match=f"{longest + 1} bytes"):
         node.read_pdu(5.0)
 
 
@@ -119,7 +123,7 @@ def test_p7_pdu_must_be_whole_by_its_deadline(ends, monkeypatch):
     dripping = threading.Thread(target=drip)
     dripping.start()
 
-    with pytest.raises(ConnectionAbortedError, match="not whole in time"):
+    with pytest.raises(Late, match="not whole in time"):
         node.read_pdu(5.0)
     dripping.join(10)
 
@@ -155,6 +159,24 @@ def test_last_word_is_heard_though_bytes_are_left_unread():
     assert not closing.is_alive()
 
 
+def test_p7_word_that_the_peer_does_not_take_is_not_waited_for(ends):
+    """P7: who hangs up on a peer that reads nothing is not held up by it."""
+    node, _ = ends
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            node.send_at_once(bytes(100_000))
+    conversation = Conversation(node, None)
+    conversation.idle_since = 0.0
+
+    leaving = threading.Thread(target=conversation.ask_to_leave, args=("",), daemon=True)
+    leaving.start()
+    leaving.join(3)
+
+    assert not leaving.is_alive()
+    with pytest.raises(ConnectionResetError):
+        node.read_pdu(5.0)
+
+
 def test_p7_dripping_peer_loses_its_place(listen):
     """P7: a byte now and then does not hold a place for ever."""
     listening = listen(socket_timeout_s=0.5, maximum_associations=1)
@@ -185,7 +207,7 @@ def test_p7_length_of_a_gigabyte_is_not_believed(listen, make_ct, caplog):
     status = assoc.send_c_store(make_ct(rows=1024)).Status
     assoc.release()
 
-    assert left == b""
+    assert left == bytes([ABORT])
     assert "connection.cut address=127.0.0.1" in caplog.text
     assert f"{1 << 30} bytes" in caplog.text
     assert status == 0x0000

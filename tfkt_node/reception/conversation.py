@@ -18,7 +18,7 @@ from tfkt_node.reception import upper_layer
 from tfkt_node.reception.door import Door, Rejection
 from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
-from tfkt_node.reception.line import KNOWN_TYPES, Line, PduType
+from tfkt_node.reception.line import KNOWN_TYPES, Late, Line, PduType, TooLong
 from tfkt_node.reception.messages import Malformed, fragments
 from tfkt_node.reception.places import Places
 from tfkt_node.reception.services import Services, Store
@@ -76,7 +76,7 @@ class Conversation:
         self._asked_to_leave = why
         if self.idle_since is not None:  # else an answer may be under way
             with contextlib.suppress(OSError):
-                self._line.send(upper_layer.abort_pdu(upper_layer.BY_PROVIDER))
+                self._line.send_at_once(upper_layer.abort_pdu(upper_layer.BY_PROVIDER))
         self._line.hang_up()
 
     # ------------------------------------------------------------------ before the association
@@ -94,16 +94,8 @@ class Conversation:
 
     def _greet(self) -> upper_layer.Terms | None:
         """Take the request for an association, and answer it unless the answer is yes."""
-        pdu = self._line.read_pdu(self._means.settings.socket_timeout_s)
-        if pdu is None:
-            return None
-        if pdu.kind != PduType.ASSOCIATE_RQ:
-            self._abort(f"a PDU of type {pdu.kind} before an association", _unexpected(pdu.kind))
-            return None
-        try:
-            request = upper_layer.decode_request(pdu.body)
-        except ValueError as error:
-            self._abort(str(error), upper_layer.INVALID_PARAMETER)
+        request = self._await_request()
+        if request is None:
             return None
         self._calling_ae = request.calling_ae
         rejection = request.unsupported or self._turned_away(request)
@@ -119,6 +111,21 @@ class Conversation:
             rejection.why,
         )
         self._say_last(upper_layer.rejection_pdu(rejection))
+        return None
+
+    def _await_request(self) -> upper_layer.Request | None:
+        """Read the first PDU. What is no request is answered as in state 2: PS3.8 table 9-10."""
+        try:
+            pdu = self._line.read_pdu(self._means.settings.socket_timeout_s)
+            if pdu is None or pdu.kind == PduType.ABORT:
+                return None
+            if pdu.kind == PduType.ASSOCIATE_RQ:
+                return upper_layer.decode_request(pdu.body)
+            self._abort(f"a PDU of type {pdu.kind} before an association")
+        except (TooLong, ValueError) as error:
+            self._abort(str(error))
+        except Late:
+            pass  # the line has said so
         return None
 
     def _turned_away(self, request: upper_layer.Request) -> Rejection | None:
@@ -160,8 +167,10 @@ class Conversation:
         try:
             self._line.send(terms.acceptance)
             how = self._serve(services)
-        except Malformed as error:
+        except (Malformed, TooLong) as error:
             self._abort(str(error), upper_layer.INVALID_PARAMETER)
+        except Late as error:
+            self._abort(str(error), upper_layer.NOT_SPECIFIED)
         except OSError:
             if not self._asked_to_leave:
                 how = AssociationEnd.LOST
@@ -184,7 +193,7 @@ class Conversation:
             )
 
     def _serve(self, services: Services) -> AssociationEnd:
-        """Take PDUs until the association ends; return how. Raises Malformed, OSError."""
+        """Take PDUs until the association ends; return how. Raises Malformed, Cut, OSError."""
         while True:
             self.idle_since = began = monotonic()
             pdu = self._line.read_pdu(self._means.settings.network_timeout_s)
@@ -205,7 +214,11 @@ class Conversation:
                 return AssociationEnd.ABORTED
 
     def _abort(self, why: str, reason: int | None = None) -> None:
-        """Say that and why it ends. reason: PS3.8 table 9-26; None: no fault of the peer's."""
+        """Say that and why it ends.
+
+        reason: of an abort by the provider; None: none by the provider, but by the user: for a
+        peer that has no association, and where the node alone wants it.
+        """
         LOGGER.warning(
             "association.aborted calling=%r address=%s why=%r",
             self._calling_ae,

@@ -57,6 +57,18 @@ class PduType(IntEnum):
 KNOWN_TYPES = frozenset(PduType)
 
 
+class Cut(Exception):
+    """What a peer is sending is not waited for."""
+
+
+class TooLong(Cut):
+    """A PDU is longer than allowed."""
+
+
+class Late(Cut):
+    """A PDU was not whole in time."""
+
+
 class Pdu(NamedTuple):
     """A PDU as it came. body: without the header; it is overwritten by the next read.
 
@@ -85,13 +97,14 @@ class Line:
     def read_pdu(self, wait_s: float) -> Pdu | None:
         """Read the next PDU, or return None when the peer says nothing for wait_s seconds.
 
-        Raises ConnectionError when the connection is gone, when a PDU is longer than allowed and
-        when it is not whole pdu_timeout_s after its first byte; each a moment later, see LOOK_S.
+        Raises TooLong for a PDU that is longer than allowed, Late for one that is not whole
+        pdu_timeout_s after its first byte (a moment later, see LOOK_S), and OSError when the
+        connection is gone.
         """
         if self._start == self._end:
             try:
                 self._receive(monotonic() + wait_s)
-            except TimeoutError:
+            except Late:
                 return None
         try:
             deadline = monotonic() + self._pdu_timeout_s
@@ -99,9 +112,9 @@ class Line:
             kind, declared = HEADER.unpack_from(self._buffer, self._start)
             length = _checked(kind, declared)
             self._gather(HEADER.size + length, deadline)
-        except (TimeoutError, ConnectionAbortedError) as error:
+        except Cut as error:
             LOGGER.warning("connection.cut address=%s why=%r", self.address, str(error))
-            raise ConnectionAbortedError(str(error)) from None
+            raise
         body = self._start + HEADER.size
         self._start = body + length
         return Pdu(kind, self._buffer[body : self._start])
@@ -122,14 +135,14 @@ class Line:
         self._start, self._end = 0, len(there)
 
     def _receive(self, deadline: float) -> None:
-        """Take in what has come, at least a byte. Raises TimeoutError, ConnectionError."""
+        """Take in what has come, at least a byte. Raises Late, OSError."""
         if not self._buffer:
             self._buffer = memoryview(bytearray(BUFFER_BYTES))
         if self._start == self._end:
             self._start = self._end = 0
         while True:
             if monotonic() > deadline:
-                raise TimeoutError("the PDU was not whole in time")
+                raise Late("the PDU was not whole in time")
             with contextlib.suppress(BlockingIOError):  # nothing came within LOOK_S
                 received = self._socket.recv_into(self._buffer[self._end :])
                 break
@@ -140,6 +153,10 @@ class Line:
     def send(self, data: bytes) -> None:
         """Send bytes. Raises OSError when the peer is gone or does not take them in time."""
         self._socket.sendall(data)
+
+    def send_at_once(self, data: bytes) -> None:
+        """Send a few bytes without waiting. Raises OSError when the peer does not take them now."""
+        self._socket.send(data, socket.MSG_DONTWAIT)
 
     def hang_up(self) -> None:
         """End the connection at once: whoever reads or writes it finds it gone."""
@@ -152,7 +169,7 @@ class Line:
         A socket that is closed with bytes unread would take the word back.
         """
         deadline = monotonic() + FAREWELL_S
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Late):
             while True:
                 self._start = self._end = 0
                 self._receive(deadline)
@@ -182,7 +199,5 @@ def _checked(kind: int, length: int) -> int:
         return 0
     longest = LONGEST_REQUEST_BYTES if kind == PduType.ASSOCIATE_RQ else LONGEST_DATA_BYTES
     if length > longest:
-        raise ConnectionAbortedError(
-            f"a PDU of type {kind} may have {longest} bytes, this one has {length} bytes"
-        )
+        raise TooLong(f"a PDU of type {kind} may have {longest} bytes, this one has {length} bytes")
     return length

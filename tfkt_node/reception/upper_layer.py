@@ -18,7 +18,7 @@ from tfkt_node.reception.line import MAXIMUM_PDU_BYTES, PduType, encode_pdu
 from tfkt_node.records import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 BY_USER, BY_PROVIDER = 0, 2
-UNRECOGNISED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 1, 2, 6
+NOT_SPECIFIED, UNRECOGNISED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 0, 1, 2, 6
 """Reasons of an abort by the provider: PS3.8 table 9-26."""
 
 UNSUPPORTED_VERSION = Rejection(1, 2, 2, "protocol version not supported")
