@@ -14,16 +14,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from pynetdicom.sop_class import Verification
 
 from tests.reception import wire
 from tests.reception.conftest import Listening
 from tests.reception.wire import Peer
 from tfkt_node import settings
 from tfkt_node.reception import line, places
+from tfkt_node.reception.indexing import AssociationEnded
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.incoming import Incoming
-from tfkt_node.reception.indexing import AssociationEnded
-from tfkt_node.records import AssociationEnd
+from tfkt_node.records import CT_IMAGE, AssociationEnd
 from tfkt_node.settings import Reception
 
 pytestmark = pytest.mark.station
@@ -342,6 +343,42 @@ def test_request_that_is_not_provided_is_answered(listen, asked, status):
     assert answered == status
     assert echoed == 0x0000
     assert list(listening.spool.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("sop_class", [Verification, CT_IMAGE])
+def test_instance_over_the_context_of_verification_is_refused(listen, caplog, sop_class):
+    """The context of C-ECHO takes no instance: 0x0122, and nothing is kept."""
+    caplog.set_level(logging.INFO)
+    listening = listen()
+    store = wire.command(1, "1.2.3", data_set=True, sop_class=sop_class)
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(wire.data_pdu(wire.pdv(wire.ECHO, 3, store), wire.pdv(wire.ECHO, 2, b"data")))
+        answered = peer.status()
+    listening.wait_for(AssociationEnded)
+
+    assert answered == 0x0122
+    assert listening.stored == []
+    assert "stored=0 duplicates=0 refused=1" in caplog.text
+
+
+def test_operation_that_is_not_provided_is_no_instance(listen, caplog):
+    """A C-FIND, with a data set or without, is said to be refused, and counts as no instance."""
+    caplog.set_level(logging.INFO)
+    listening = listen()
+    find = wire.command(0x20, data_set=True)
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, wire.command(0x20))))
+        peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, find), wire.pdv(wire.CT, 2, b"data")))
+        answered = [peer.status(), peer.status()]
+    listening.wait_for(AssociationEnded)
+
+    assert answered == [0x0211, 0x0211]
+    assert caplog.text.count("operation.refused calling='SCANNER' status=0x0211") == 2
+    assert "stored=0 duplicates=0 refused=0" in caplog.text
 
 
 @pytest.mark.parametrize(

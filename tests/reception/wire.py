@@ -54,10 +54,18 @@ def data_pdu(*pdvs: bytes) -> bytes:
     return struct.pack(">BxL", DATA, len(body)) + body
 
 
-def command(field: int, uid: str = "", *, message_id: int = 1, data_set: bool = False) -> bytes:
-    """Encode a command set. uid: of the instance; then it is one of CT."""
+def command(
+    field: int,
+    uid: str = "",
+    *,
+    message_id: int = 1,
+    data_set: bool = False,
+    sop_class: str = "",
+) -> bytes:
+    """Encode a command set. uid: of the instance; then it is one of CT, unless told."""
+    sop_class = sop_class or (CT_IMAGE if uid else Verification)
     elements = {
-        0x0002: CT_IMAGE.encode() + b"\0" if uid else b"1.2.840.10008.1.1\0",
+        0x0002: sop_class.encode() + b"\0" * (len(sop_class) % 2),
         0x0100: struct.pack("<H", field),
         0x0110: struct.pack("<H", message_id),
         0x0800: struct.pack("<H", 1 if data_set else 0x0101),

@@ -34,12 +34,14 @@ from tfkt_node.reception.messages import (
     decode_command,
     encode_response,
 )
+from tfkt_node.reception.negotiation import VERIFICATION
 from tfkt_node.reception.upper_layer import Terms
 from tfkt_node.records import Refused, StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
-SUCCESS, PROCESSING_FAILURE, UNRECOGNISED_OPERATION = 0x0000, 0x0110, 0x0211
+SUCCESS, PROCESSING_FAILURE = 0x0000, 0x0110
+CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION = 0x0122, 0x0211
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +149,15 @@ class Services:
         elif request.field == C_STORE_RQ:
             self._refuse(request, context_id, Refused("There is no data set", CANNOT_UNDERSTAND))
         elif request.field != C_CANCEL_RQ:
-            self._answer(request, context_id, UNRECOGNISED_OPERATION)
+            self._refuse(request, context_id, _not_provided())
 
     def _announced(self, request: Command, context_id: int) -> Announced:
         """Return what is known of an instance that will come. Raises Refused where none will."""
         if request.field != C_STORE_RQ:
-            raise Refused("This operation is not provided", UNRECOGNISED_OPERATION)
+            raise _not_provided()
         context = self._terms.contexts[context_id]
+        if context.abstract_syntax == VERIFICATION:
+            raise Refused("This context is for C-ECHO alone", CLASS_NOT_SUPPORTED)
         if request.sop_class_uid != context.abstract_syntax:
             raise Refused("SOP Class is not that of the context", DOES_NOT_MATCH_CLASS)
         return Announced(
@@ -191,9 +195,11 @@ class Services:
             self._answer(message.request, message.context_id, SUCCESS)
 
     def _refuse(self, request: Command, context_id: int, refused: Refused) -> None:
-        self.refused += 1
+        is_instance = request.field == C_STORE_RQ
+        self.refused += is_instance
         LOGGER.warning(
-            "instance.refused calling=%r status=0x%04X why=%r",
+            "%s.refused calling=%r status=0x%04X why=%r",
+            "instance" if is_instance else "operation",
             self._calling_ae,
             refused.status,
             str(refused),
@@ -203,3 +209,7 @@ class Services:
     def _answer(self, request: Command, context_id: int, status: int, comment: str = "") -> None:
         response = encode_response(request, status, comment)
         self._send(command_pdus(context_id, response, self._terms.maximum_pdu_bytes))
+
+
+def _not_provided() -> Refused:
+    return Refused("This operation is not provided", UNRECOGNISED_OPERATION)
