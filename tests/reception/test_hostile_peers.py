@@ -20,10 +20,11 @@ from tests.reception import wire
 from tests.reception.conftest import Listening
 from tests.reception.wire import Peer
 from tfkt_node import settings
-from tfkt_node.reception import line, places
+from tfkt_node.reception import incoming, line, places, services
 from tfkt_node.reception.indexing import AssociationEnded
 from tfkt_node.reception.door import Door
-from tfkt_node.reception.incoming import Incoming
+from tfkt_node.reception.file_meta import read_meta
+from tfkt_node.reception.incoming import Incoming, new_buffer
 from tfkt_node.records import CT_IMAGE, AssociationEnd
 from tfkt_node.settings import Reception
 
@@ -188,6 +189,32 @@ def test_p7_what_is_sent_ahead_waits_on_the_line(listen, monkeypatch):
     assert statuses == [0x0000] * len(stores)
     kept = [stored.sop_instance_uid for stored in listening.stored]
     assert kept == [f"1.2.{number}" for number in range(len(stores))]
+
+
+def test_p2_instances_of_an_association_share_a_buffer(listen, monkeypatch):
+    """P2, P7: whatever came before in the same buffer, each file holds the bytes of its own."""
+    made = []
+
+    def count():
+        made.append(new_buffer())
+        return made[-1]
+
+    for module in (incoming, services):
+        monkeypatch.setattr(module, "new_buffer", count)
+    listening = listen()
+    sent = [bytes([number]) * size for number, size in enumerate((2_500_000, 7, 1_100_000, 0), 1)]
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        for number, data in enumerate(sent):
+            peer.send(wire.store_pdus(f"1.2.{number}", data))
+            assert peer.status() == 0x0000
+
+    for stored, data in zip(listening.stored, sent, strict=True):
+        content = stored.path.read_bytes()
+        assert content[read_meta(stored.path)[1] :] == data
+        assert content.endswith(data)
+    assert len(made) == 1
 
 
 def test_p7_peer_that_hears_nothing_is_cut(listen):

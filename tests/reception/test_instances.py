@@ -16,7 +16,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tfkt_node.reception import incoming
+from tfkt_node.reception.durable import PartialFile
 from tfkt_node.reception.file_meta import encode_meta, read_meta
+from tfkt_node.reception.incoming import BUFFER_BYTES
 from tfkt_node.reception.instances import (
     ReceivedInstance,
     Spool,
@@ -239,6 +242,29 @@ def test_paths_are_made_of_digests_only(spool, name):
         spool.path_of(name)
     with pytest.raises(ValueError, match="digits and dots"):
         spool.object_path(f"{name}/")
+
+
+@pytest.mark.parametrize(("size", "writes"), [(10, 1), (BUFFER_BYTES + 10, 2)])
+def test_time_on_the_disk_is_told_from_time_of_writing(spool, monkeypatch, size, writes):
+    """Writing a file is writing, whenever it happens; bringing it to the disk is not."""
+    now = [0.0]
+
+    def taking(seconds, of):
+        def slow(*its):
+            now[0] += seconds
+            return of(*its)
+
+        return slow
+
+    monkeypatch.setattr(incoming, "monotonic", lambda: now[0])
+    monkeypatch.setattr(PartialFile, "write", taking(1.0, PartialFile.write))
+    monkeypatch.setattr(PartialFile, "keep_as", taking(10.0, PartialFile.keep_as))
+    one = incoming.Incoming(spool, incoming.Announced(CT_IMAGE, "1.2.3", "1.2.3", "SCANNER"))
+
+    one.write(bytes(size))
+    one.keep(RECEIVED.received_at)
+
+    assert (one.write_s, one.sync_s) == (writes, 10.0)
 
 
 def test_kept_instance_is_answered_as_kept(spool, monkeypatch):

@@ -11,14 +11,14 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Protocol
 
 from tfkt_node.reception.durable import Bytes, PartialFile, sync_folder
 from tfkt_node.reception.file_meta import encode_meta
 from tfkt_node.records import Refused, StoredInstance
-
-if TYPE_CHECKING:
-    from tfkt_node.reception.instances import Spool
 
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
@@ -43,19 +43,37 @@ class Announced:
     association_id: str | None = None
 
 
+class Shelf(Protocol):
+    """Where an instance will lie: see instances.Spool."""
+
+    incoming: Path
+
+    def path_of(self, digest: str) -> Path:
+        """Return where the instance of a digest lies."""
+
+    def lock_of(self, digest: str) -> Lock:
+        """Return the lock under which the instance of a digest is kept."""
+
+    def check_room(self, data_bytes: int, to_write_bytes: int) -> None:
+        """Raise Refused where a data set is too large, or the disk has no room for the write."""
+
+
 class Incoming:
     """One instance under way, for one thread. It ends with keep() or discard().
 
     One that fits into the buffer touches the disk only when it is whole and known to be new.
+    write_s: seconds spent on taking its bytes in, digesting and writing them; sync_s: on bringing
+    them to the disk, name and all.
     """
 
-    def __init__(self, spool: Spool, announced: Announced, buffer: bytearray | None = None) -> None:
+    def __init__(self, shelf: Shelf, announced: Announced, buffer: bytearray | None = None) -> None:
         """Begin. Raises Refused for UIDs that cannot key a store.
 
         buffer: to work with, new_buffer() if None; it may serve one instance after another.
         """
         _check_uids(announced)
-        self._spool = spool
+        self.write_s = self.sync_s = 0.0
+        self._shelf = shelf
         self._announced = announced
         self._sha = begin_digest(
             announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax_uid
@@ -80,6 +98,7 @@ class Incoming:
         Raises Refused, with nothing kept, for a data set over the limit, for a disk that is full up
         to the reserve, and when the disk fails.
         """
+        began = monotonic()
         rest = memoryview(chunk)
         while rest:
             if self._filled == len(self._buffer):
@@ -90,28 +109,35 @@ class Incoming:
             self._filled += len(piece)
             self._data_bytes += len(piece)
             rest = rest[len(piece) :]
+        self.write_s += monotonic() - began
 
     def keep(self, received_at: datetime) -> tuple[StoredInstance, bool]:
         """Bring the instance to the disk, name and all; tell whether it is new.
 
         Raises Refused as write() does.
         """
+        began = monotonic()
         self._digest_buffer()
         digest = self._sha.hexdigest()
-        path = self._spool.path_of(digest)
+        path = self._shelf.path_of(digest)
         size_bytes = self._meta_bytes + self._data_bytes
         try:
-            with self._spool.lock_of(digest):
+            with self._shelf.lock_of(digest):
                 is_new = not path.exists()
                 if is_new:
-                    self._write_buffer().keep_as(path)  # what is kept is answered as kept
+                    file = self._write_buffer()
+                    written = monotonic()
+                    file.keep_as(path)  # what is kept is answered as kept
                 else:
+                    written = monotonic()
                     self.discard()
                     size_bytes = path.stat().st_size
                     sync_folder(path.parent)  # a crash may have come between rename and sync
         except OSError as error:
             self.discard()
             raise refusal(error) from error
+        self.write_s += written - began
+        self.sync_s += monotonic() - written
         stored = StoredInstance(
             digest=digest,
             path=path,
@@ -137,9 +163,9 @@ class Incoming:
     def _write_buffer(self) -> PartialFile:
         """Bring what is in the buffer to the file, begun if need be; return that."""
         try:
-            self._spool.check_room(self._data_bytes, self._filled)
+            self._shelf.check_room(self._data_bytes, self._filled)
             if self._file is None:
-                self._file = PartialFile(self._spool.incoming)
+                self._file = PartialFile(self._shelf.incoming)
             self._file.write(self._buffer[: self._filled])
         except OSError as error:
             self.discard()

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from time import monotonic
 
 from tfkt_node.reception.incoming import (
     CANNOT_UNDERSTAND,
@@ -87,7 +86,7 @@ class Services:
     """The services of one association, for the thread that reads it.
 
     send: sends PDUs to the peer. Its errors come through. The counts are of instances; write_s and
-    sync_s are the seconds spent so far on writing them and on bringing them to the disk.
+    sync_s are the seconds that those kept have taken, see Incoming.
     """
 
     def __init__(
@@ -143,7 +142,8 @@ class Services:
         if request.has_data_set:
             self._message = message = _Message(request, context_id)
             with message.failures_are_answered():
-                message.incoming = Incoming(self._store.spool, self._announced(request, context_id))
+                announced = self._announced(request, context_id)
+                message.incoming = Incoming(self._store.spool, announced, self._buffer)
         elif request.field == C_ECHO_RQ:
             self._answer(request, context_id, SUCCESS)
         elif request.field == C_STORE_RQ:
@@ -174,21 +174,19 @@ class Services:
         if message.received_bytes > self._store.longest_bytes:
             raise Malformed("a data set without end")
         if message.incoming is not None:
-            began = monotonic()
             with message.failures_are_answered():
                 message.incoming.write(data)
-            self.write_s += monotonic() - began
 
     def _finish(self, message: _Message) -> None:
         """Answer a C-STORE: 0x0000 only once the instance is on the disk (P1)."""
-        if message.incoming is not None:
-            began = monotonic()
+        if (incoming := message.incoming) is not None:
             with message.failures_are_answered():
-                stored, is_new = message.incoming.keep(self._store.clock())
+                stored, is_new = incoming.keep(self._store.clock())
                 self.stored += is_new
                 self.duplicates += not is_new
+                self.write_s += incoming.write_s
+                self.sync_s += incoming.sync_s
                 self._store.offer(stored)
-            self.sync_s += monotonic() - began
         if message.refused is not None:
             self._refuse(message.request, message.context_id, message.refused)
         else:
