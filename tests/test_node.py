@@ -41,7 +41,7 @@ def settings_for(tmp_path: Path, database: str = "", **groups: object) -> Settin
 def send(node: Node, files: list[Path]) -> None:
     itself = Peer(name="node", ae_title="TFKT_NODE", host="127.0.0.1", port=node.port)
     answers = store_scu.send(itself, Delivery(), files)
-    assert [Receipt(0)] * len(files) == answers
+    assert [Receipt(0)] * len(files) == list(answers)
 
 
 @pytest.fixture

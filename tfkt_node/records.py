@@ -546,7 +546,7 @@ class ClaimedObject:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A delivery that this process holds the lease of."""
+    """A delivery that this process holds the lease of. sha256: of the file, as it was made."""
 
     delivery_id: int
     destination: str
@@ -554,6 +554,7 @@ class ClaimedDelivery:
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.delivery.destination import KOS, QUICK, Destination
+from tests.delivery.destination import KOS, NO_ANSWER, QUICK, Destination
 from tests.orthanc import free_port
 from tfkt_node.delivery import outbox
-from tfkt_node.records import ClaimedDelivery, DeliveryState, Misconfigured
+from tfkt_node.records import ClaimedDelivery, DeliveryState, Misconfigured, Retriable
 from tfkt_node.settings import Peer, Settings
 
 Objects = Callable[[int], list[Path]]
@@ -34,6 +35,10 @@ class Row:
     leased_until: datetime | None = None
     error: str = ""
     status: int | None = None
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
 @dataclass
@@ -50,7 +55,9 @@ class Rows:
             due = row.state is DeliveryState.PENDING and row.due <= now
             if row.destination == destination and due and free:
                 row.leased_until = now + timedelta(seconds=lease_s)
-                return ClaimedDelivery(number, destination, row.attempts, "", "", row.path)
+                return ClaimedDelivery(
+                    number, destination, row.attempts, "", "", row.path, row.sha256
+                )
         return None
 
     def delivery_sent(
@@ -62,6 +69,13 @@ class Rows:
         self, delivery_id: int, owner: str, error: str, next_attempt_at: datetime, at: datetime
     ) -> bool:
         return self._end(delivery_id, due=next_attempt_at, error=error)
+
+    def delivery_left(
+        self, delivery_id: int, owner: str, why: str, next_attempt_at: datetime
+    ) -> bool:
+        self._end(delivery_id, due=next_attempt_at, error=why)
+        self.rows[delivery_id].attempts -= 1
+        return True
 
     def delivery_dead(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
         return self._end(delivery_id, state=DeliveryState.DEAD, error=error)
@@ -167,6 +181,69 @@ def test_busy_destination_gets_it_later(objects: Objects) -> None:
 
     assert 0.5 <= waited <= 1
     assert (DeliveryState.SENT, 2) == (row.state, row.attempts)
+
+
+@pytest.mark.station
+def test_only_what_was_tried_is_charged(objects: Objects) -> None:
+    """An object on which the destination aborts costs no other an attempt, nor a wait."""
+    rows, clock = Rows([Row("pacs", path) for path in objects(4)]), Clock()
+    with Destination(statuses=[0x0000, NO_ANSWER]) as pacs:
+        assert 1 == deliver(rows, (pacs.peer,), clock)
+        _, tried, *rest = rows.rows
+        assert [1, 0, 0] == [row.attempts for row in (tried, *rest)]
+        assert tried.due > clock.now
+        assert ["left for the next association" in row.error for row in rest] == [True, True]
+        assert 2 == deliver(rows, (pacs.peer,), clock)
+
+
+@drops_socket
+@pytest.mark.station
+def test_failed_association_is_one_attempt(objects: Objects) -> None:
+    """The first object pays for it, and the others wait with it."""
+    rows, clock = Rows([Row("pacs", path) for path in objects(3)]), Clock()
+    dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port(), deliver=True)
+
+    assert 0 == deliver(rows, (dead,), clock)
+
+    assert [1, 0, 0] == [row.attempts for row in rows.rows]
+    assert 1 == len({row.due for row in rows.rows})
+    assert rows.rows[0].due > clock.now
+    assert all("cannot be reached" in row.error for row in rows.rows)
+
+
+@pytest.mark.station
+def test_database_that_goes_away_costs_what_was_in_hand(objects: Objects) -> None:
+    """P5: what the destination acknowledged before is recorded, and not sent again."""
+
+    class GoesAway(Rows):
+        def delivery_sent(
+            self, delivery_id: int, owner: str, status: int, comment: str, at: datetime
+        ) -> bool:
+            if delivery_id == 1:
+                raise Retriable("the audit database is away")
+            return super().delivery_sent(delivery_id, owner, status, comment, at)
+
+    rows = Rows([Row("pacs", path) for path in objects(3)])
+    with Destination() as pacs, pytest.raises(Retriable, match="database is away"):
+        deliver(GoesAway(rows.rows), (pacs.peer,), Clock())
+
+    assert DeliveryState.SENT is rows.rows[0].state
+    assert 2 == len(pacs.received)
+
+
+@pytest.mark.station
+def test_file_that_is_not_what_was_made_is_not_sent(objects: Objects) -> None:
+    """P5: a file that was changed, or is gone, ends in words; the object beside it arrives."""
+    paths = objects(3)
+    rows = Rows([Row("pacs", path) for path in paths])
+    paths[0].write_bytes(paths[0].read_bytes()[:-2] + b"  ")
+    paths[1].unlink()
+    with Destination() as pacs:
+        assert 1 == deliver(rows, (pacs.peer,), Clock())
+
+    assert [DeliveryState.DEAD] * 2 == [row.state for row in rows.rows[:2]]
+    assert all("no longer what was made; cure:" in row.error for row in rows.rows[:2])
+    assert 1 == len(pacs.received)
 
 
 @pytest.mark.station

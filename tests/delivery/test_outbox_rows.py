@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -28,7 +29,8 @@ def store(database_url: str, objects: Objects) -> Iterator[Store]:
     decide(opened, 31, "v1")
     owed = opened.claim_object("builder", at(40), LEASE_S)
     assert owed is not None
-    assert opened.object_built(owed.object_id, "builder", made(owed.object_id), path, at(41))
+    whole = replace(made(owed.object_id), content=path.read_bytes())
+    assert opened.object_built(owed.object_id, "builder", whole, path, at(41))
     yield opened
     opened.close()
 
@@ -68,6 +70,19 @@ def test_refused_object_is_dead_with_its_cure_until_an_operator_retries(store: S
     with Destination() as pacs:
         assert 1 == deliver(store, pacs.peer, 61)
     assert (DeliveryState.SENT, "") == (row(store).state, row(store).last_error)
+
+
+def test_object_that_was_not_tried_is_free_again_without_an_attempt(store: Store) -> None:
+    """P5: what is given back is due when it was said to be, for whoever comes next."""
+    item = store.claim_delivery("owner", "pacs", at(50), LEASE_S)
+    assert item is not None
+
+    assert store.delivery_left(item.delivery_id, "owner", "left", at(60))
+
+    assert not store.delivery_left(item.delivery_id, "owner", "left", at(60))
+    assert (0, "left") == (row(store).attempts, row(store).last_error)
+    assert store.claim_delivery("other", "pacs", at(59), LEASE_S) is None
+    assert store.claim_delivery("other", "pacs", at(60), LEASE_S) is not None
 
 
 def test_failed_attempt_waits_in_its_row_until_it_is_due(store: Store) -> None:

@@ -34,7 +34,7 @@ TABLE = [
 @pytest.mark.parametrize(("status", "kind"), TABLE)
 def test_status_has_its_consequence(status: int | None, kind: type) -> None:
     """PS3.4 B.2.3: stored, later or never; what nobody defined is tried again."""
-    assert kind is type(meaning_of(status))
+    assert isinstance(meaning_of(status), kind)
 
 
 @pytest.mark.parametrize("status", [s for s, kind in TABLE if kind is Permanent])

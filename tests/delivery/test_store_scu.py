@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -17,7 +18,7 @@ from tests.delivery.destination import CT, KOS, NO_ANSWER, QUICK, SILENCE, SR, D
 from tests.orthanc import OrthancServer, free_port
 from tests.report import samples
 from tfkt_node.delivery import store_scu
-from tfkt_node.delivery.statuses import Receipt
+from tfkt_node.delivery.statuses import Answer, Lost, NoAnswer, NoAssociation, Receipt
 from tfkt_node.records import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -35,6 +36,10 @@ Objects = Callable[[int], list[Path]]
 drops_socket = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+def answers_to(*arguments: Any, **named: Any) -> list[Answer]:
+    return list(store_scu.send(*arguments, **named))
+
+
 def data_set(path: Path) -> bytes:
     """What follows the file meta information."""
     meta = read_file_meta_info(path)
@@ -45,7 +50,7 @@ def test_bytes_arrive_as_stored_over_one_association(objects: Objects) -> None:
     """P2: the data set that arrives is the one on disk; a batch is one association."""
     paths = objects(4)
     with Destination() as pacs:
-        answers = store_scu.send(pacs.peer, QUICK, paths)
+        answers = answers_to(pacs.peer, QUICK, paths)
 
     assert [Receipt(0)] * 4 == answers
     assert [data_set(path) for path in paths] == pacs.received
@@ -59,7 +64,7 @@ def test_what_a_library_would_tidy_up_arrives_too(objects: Objects) -> None:
     path.write_bytes(path.read_bytes()[: -len(data)] + group_length + data)
 
     with Destination() as pacs:
-        assert [Receipt(0)] == store_scu.send(pacs.peer, QUICK, [path])
+        assert [Receipt(0)] == answers_to(pacs.peer, QUICK, [path])
 
     assert [group_length + data] == pacs.received
 
@@ -76,7 +81,7 @@ def test_destination_of_the_default_transfer_syntax_gets_the_same_data_set(
         classes=[one for one, _ in store_scu.OBJECTS], syntaxes=[ImplicitVRLittleEndian]
     ) as pacs:
         taken = store_scu.probe(pacs.peer, Delivery())
-        answers = store_scu.send(pacs.peer, Delivery(), paths)
+        answers = answers_to(pacs.peer, Delivery(), paths)
 
     assert set(store_scu.OBJECTS) == taken
     assert [Receipt(0)] * 3 == answers
@@ -96,29 +101,38 @@ def test_each_object_gets_its_own_answer(objects: Objects) -> None:
     warning = Dataset()
     warning.Status, warning.ErrorComment = 0xB000, "coerced"
     with Destination(statuses=[warning, 0xA700, 0xA900, 0x0000]) as pacs:
-        answers = store_scu.send(pacs.peer, QUICK, objects(4))
+        answers = answers_to(pacs.peer, QUICK, objects(4))
 
     assert Receipt(0xB000, "coerced") == answers[0]
     assert [Retriable, Permanent, Receipt] == [type(answer) for answer in answers[1:]]
 
 
-def test_abort_leaves_the_rest_for_later(objects: Objects) -> None:
-    """An abort costs this attempt of what was left, no more."""
-    with Destination(statuses=[0x0000, NO_ANSWER]) as pacs:
-        answers = store_scu.send(pacs.peer, QUICK, objects(4))
+def test_answers_come_one_by_one(objects: Objects) -> None:
+    """P5: an object that was acknowledged is known to be before the next one goes out."""
+    with Destination() as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, objects(3))
+        for number in (1, 2, 3):
+            assert Receipt(0) == next(answers)
+            assert number == len(pacs.received)
+        assert [] == list(answers)
 
-    assert [Receipt, Retriable, Retriable, Retriable] == [type(answer) for answer in answers]
+
+def test_abort_leaves_the_rest_for_later(objects: Objects) -> None:
+    """An abort costs one attempt of what was in hand; the rest was not tried."""
+    with Destination(statuses=[0x0000, NO_ANSWER]) as pacs:
+        answers = answers_to(pacs.peer, QUICK, objects(4))
+
+    assert [Receipt, NoAnswer] == [type(answer) for answer in answers]
     assert 2 == len(pacs.received)
 
 
 def test_destination_that_falls_silent_is_left_after_the_timeout(objects: Objects) -> None:
-    """One missing answer costs one timeout, not one for each object of the batch."""
+    """One missing answer costs one timeout and one attempt, not one for each of the batch."""
     delivery = QUICK.model_copy(update={"response_timeout_s": 0.3})
     with Destination(statuses=[SILENCE]) as pacs:
-        answers = store_scu.send(pacs.peer, delivery, objects(4))
+        answers = answers_to(pacs.peer, delivery, objects(4))
 
-    assert "no answer" in str(answers[0])
-    assert [Retriable] * 4 == [type(answer) for answer in answers]
+    assert ["no answer" in str(answer) for answer in answers] == [True]
     assert 1 == len(pacs.received)
 
 
@@ -133,18 +147,18 @@ def test_small_packets_are_not_held_back() -> None:
 
 
 def test_slow_destination_leaves_the_rest_for_later(objects: Objects) -> None:
-    """What cannot be begun in time goes out with a later batch."""
+    """What cannot be begun in time goes out with a later batch; the first always goes."""
     with Destination() as pacs:
-        answers = store_scu.send(pacs.peer, QUICK, objects(2), begin_within_s=-1)
+        answers = answers_to(pacs.peer, QUICK, objects(2), begin_within_s=-1)
 
-    assert ["slowly" in str(answer) for answer in answers] == [True, True]
-    assert [] == pacs.received
+    assert [Receipt(0)] == answers
+    assert 1 == len(pacs.received)
 
 
 def test_class_that_is_not_taken_is_permanent_and_spares_the_others(objects: Objects) -> None:
     """A peer without SR is said in words with the cure; the KOS beside it arrives."""
     with Destination(classes=[KOS]) as pacs:
-        sr, kos = store_scu.send(pacs.peer, QUICK, objects(2))
+        sr, kos = answers_to(pacs.peer, QUICK, objects(2))
 
     assert isinstance(sr, Permanent)
     assert "does not take Comprehensive SR Storage" in str(sr)
@@ -155,7 +169,7 @@ def test_class_that_is_not_taken_is_permanent_and_spares_the_others(objects: Obj
 def test_destination_that_takes_nothing_is_permanent(objects: Objects) -> None:
     """No class accepted at all: nothing is sent, and the cure is named."""
     with Destination(classes=[CT]) as pacs:
-        answers = store_scu.send(pacs.peer, QUICK, objects(2))
+        answers = answers_to(pacs.peer, QUICK, objects(2))
 
     assert [Permanent, Permanent] == [type(answer) for answer in answers]
     assert [] == pacs.received
@@ -166,13 +180,13 @@ def test_dead_port_and_unknown_host_are_retriable(objects: Objects) -> None:
     """An unreachable destination is tried again; the text says where it was sought."""
     dead = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
 
-    (refused,) = store_scu.send(dead, QUICK, objects(1))
+    (refused,) = answers_to(dead, QUICK, objects(2))
 
-    assert isinstance(refused, Retriable)
+    assert isinstance(refused, NoAssociation)
     assert f"127.0.0.1:{dead.port}" in str(refused)
     for host in ("no-such-host.invalid", "no..host.invalid", f"{'long' * 16}.invalid"):
         lost = dead.model_copy(update={"host": host})
-        (unknown,) = store_scu.send(lost, QUICK, objects(1))
+        (unknown,) = answers_to(lost, QUICK, objects(1))
         assert isinstance(unknown, Retriable)
         assert "cannot be resolved" in str(unknown)
 
@@ -190,7 +204,7 @@ def test_silent_listener_is_retriable_within_the_timeout(objects: Objects) -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         peer = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1])
         delivery = QUICK.model_copy(update={"connection_timeout_s": 0.3})
-        (answer,) = store_scu.send(peer, delivery, objects(1))
+        (answer,) = answers_to(peer, delivery, objects(1))
 
     assert isinstance(answer, Retriable)
     assert "did not answer" in str(answer)
@@ -200,26 +214,40 @@ def test_wrong_ae_title_is_retriable_and_names_both_titles(objects: Objects) -> 
     """A rejection is cured at either end, so deliveries wait for it; both titles are named."""
     with Destination() as pacs:
         wrong = pacs.peer.model_copy(update={"ae_title": "WRONG"})
-        (answer,) = store_scu.send(wrong, QUICK, objects(1))
+        (answer,) = answers_to(wrong, QUICK, objects(1))
 
     assert isinstance(answer, Retriable)
     assert "'WRONG'" in str(answer)
     assert "'TFKT_NODE'" in str(answer)
 
 
-def test_missing_and_foreign_files_are_permanent(objects: Objects, tmp_path: Path) -> None:
+def test_missing_and_foreign_files_are_lost(objects: Objects, tmp_path: Path) -> None:
     """A file that is gone or no DICOM ends in words; the objects beside it arrive."""
     (good,) = objects(1)
     foreign = tmp_path / "foreign.dcm"
     foreign.write_bytes(b"not DICOM" * 40)
     with Destination() as pacs:
-        gone, alien, fine = store_scu.send(pacs.peer, QUICK, [tmp_path / "gone.dcm", foreign, good])
+        gone, alien, fine = answers_to(pacs.peer, QUICK, [tmp_path / "gone.dcm", foreign, good])
+        assert [Lost] == [type(answer) for answer in answers_to(pacs.peer, QUICK, [foreign])]
 
     for answer in (gone, alien):
-        assert isinstance(answer, Permanent)
-        assert "restore the file" in answer.cure
+        assert isinstance(answer, Lost)
         assert "`tfkt-node deliveries retry --all`" in answer.cure
-    assert Receipt(0) == fine
+    assert (Receipt(0), 1) == (fine, pacs.associations)
+
+
+@pytest.mark.parametrize("after", ["gone", "cut"])
+def test_file_that_vanishes_while_the_batch_is_sent_is_lost(objects: Objects, after: str) -> None:
+    """An error while reading the second file takes nothing from the first and the third."""
+    first, second, third = objects(3)
+    with Destination() as pacs:
+        answers = store_scu.send(pacs.peer, QUICK, [first, second, third])
+        assert Receipt(0) == next(answers)
+        if after == "gone":
+            second.unlink()
+        else:
+            second.write_bytes(second.read_bytes()[:140])
+        assert [Lost, Receipt] == [type(answer) for answer in answers]
 
 
 def test_echo_and_probe_tell_what_check_prints() -> None:
@@ -265,8 +293,8 @@ def test_orthanc_takes_both_objects(
     with OrthancServer(tmp_path / "pacs") as pacs:
         peer = Peer(name="pacs", ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.dicom_port)
         assert set(store_scu.OBJECTS) == store_scu.probe(peer, QUICK)
-        first = store_scu.send(peer, QUICK, paths)
-        again = store_scu.send(peer, QUICK, paths)
+        first = answers_to(peer, QUICK, paths)
+        again = answers_to(peer, QUICK, paths)
         stored = {pacs.file(instance) for instance in pacs.instances()}
 
     assert [Receipt(0)] * 2 == first == again

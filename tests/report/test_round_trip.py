@@ -47,7 +47,7 @@ def test_numbers_come_back_from_a_pacs_as_decimals(
 
     with OrthancServer(tmp_path / "pacs", {"FETCH": ("127.0.0.1", port)}) as pacs:
         peer = Peer(name="pacs", ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.dicom_port)
-        assert [Receipt(0)] == store_scu.send(peer, Delivery(), [path])
+        assert [Receipt(0)] == list(store_scu.send(peer, Delivery(), [path]))
         subprocess.run(
             [
                 require_tool("movescu"), "-S", "-aet", "FETCH", "-aec", pacs.ae_title,

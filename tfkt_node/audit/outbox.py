@@ -51,6 +51,7 @@ class Outbox(Database):
                     objects.c.sop_class_uid,
                     objects.c.sop_instance_uid,
                     objects.c.path,
+                    objects.c.sha256,
                 )
                 .join(objects)
                 .where(deliveries.c.id == delivery_id)
@@ -62,6 +63,7 @@ class Outbox(Database):
                 sop_class_uid=row.sop_class_uid,
                 sop_instance_uid=row.sop_instance_uid,
                 path=Path(row.path),
+                sha256=row.sha256,
             )
 
     def delivery_sent(
@@ -104,6 +106,18 @@ class Outbox(Database):
             if ended.rowcount == 1:
                 append(connection, at, *told)
             return ended.rowcount == 1
+
+    def delivery_left(
+        self, delivery_id: int, owner: str, why: str, next_attempt_at: datetime
+    ) -> bool:
+        """Give back a delivery that was not tried; no attempt is counted."""
+        with self.writing() as connection:
+            left = connection.execute(
+                deliveries.update()
+                .where(held(deliveries, delivery_id, owner))
+                .values(last_error=storable(why), next_attempt_at=next_attempt_at, **FREED)
+            )
+            return left.rowcount == 1
 
     def end_orphaned_deliveries(self, destinations: Sequence[str], at: datetime) -> int:
         """Make PENDING deliveries to other than these destinations DEAD; return how many.

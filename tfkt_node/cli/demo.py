@@ -200,7 +200,7 @@ def _send(node: Node, both: Sequence[DemoSeries]) -> None:
     )
     for one in both:
         began = time.monotonic()
-        answers = store_scu.send(itself, Delivery(ae_title="DEMO_CT"), one.paths)
+        answers = list(store_scu.send(itself, Delivery(ae_title="DEMO_CT"), one.paths))
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer

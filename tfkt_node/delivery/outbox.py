@@ -6,14 +6,18 @@ the same UID. Destinations share nothing here; the node gives each its own turns
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Protocol
 
 from tfkt_node.delivery import store_scu
-from tfkt_node.delivery.statuses import Answer, Receipt
+from tfkt_node.delivery.statuses import Answer, NoAssociation, Receipt, lost
 from tfkt_node.records import ClaimedDelivery, Misconfigured, Permanent
 from tfkt_node.settings import Delivery, Settings
 
@@ -21,6 +25,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 20
 """Objects sent over one association."""
+
+LEFT = "left for the next association: the last one ended, or its time was up"
 
 
 class Deliveries(Protocol):
@@ -41,6 +47,11 @@ class Deliveries(Protocol):
     ) -> bool:
         """Record an attempt that failed, and when the next is due."""
 
+    def delivery_left(
+        self, delivery_id: int, owner: str, why: str, next_attempt_at: datetime
+    ) -> bool:
+        """Give back a delivery that was not tried."""
+
     def delivery_dead(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
         """Record that it will not work as things stand."""
 
@@ -55,7 +66,9 @@ def deliver_due(  # noqa: PLR0913, PLR0917
 ) -> int:
     """Send one batch of what is due for a destination; return how many objects arrived.
 
-    The caller comes back for the rest, so that a backlog never stands in the way of a stop.
+    The caller comes back for the rest, so that a backlog never stands in the way of a stop. Only
+    what was tried is charged with an attempt; where no association came about, the first object is,
+    and the others wait with it.
     clock: aware UTC. rng: jitter of the retries. Raises Misconfigured for an unknown destination.
     """
     peer = next((peer for peer in settings.destinations if peer.name == destination), None)
@@ -65,13 +78,25 @@ def deliver_due(  # noqa: PLR0913, PLR0917
     # The claims outlast the slowest batch, so that nobody else takes what is on its way.
     lease_s = store_scu.longest_send_s(settings.delivery, begin_within_s)
     claimed = _claim(store, destination, owner, clock(), lease_s)
-    if not claimed:
-        return 0
-    paths = [item.path for item in claimed]
-    answers = store_scu.send(peer, settings.delivery, paths, begin_within_s)
-    for item, answer in zip(claimed, answers, strict=True):
-        _write_down(store, settings.delivery, owner, item, answer, clock(), rng)
-    return sum(isinstance(answer, Receipt) for answer in answers)
+    write_down = partial(_write_down, store, settings.delivery, owner, clock, rng)
+    untried: deque[ClaimedDelivery] = deque()
+    for item in claimed:
+        if _is_whole(item):
+            untried.append(item)
+        else:
+            write_down(item, lost())
+    arrived, why, due_at = 0, LEFT, None
+    paths = [item.path for item in untried]
+    with closing(store_scu.send(peer, settings.delivery, paths, begin_within_s)) as answers:
+        # Each is written down as it comes: what was acknowledged is not sent again, come what may.
+        for answer in answers:
+            again_at = write_down(untried.popleft(), answer)
+            arrived += isinstance(answer, Receipt)
+            if isinstance(answer, NoAssociation):
+                why, due_at = str(answer), again_at
+    for item in untried:
+        store.delivery_left(item.delivery_id, owner, why, due_at or clock())
+    return arrived
 
 
 def retry_after_s(attempts: int, first_s: float, longest_s: float, jitter: float) -> float:
@@ -97,15 +122,25 @@ def _claim(
     return claimed
 
 
+def _is_whole(item: ClaimedDelivery) -> bool:
+    """Tell whether the file of an object is what was made."""
+    try:
+        return hashlib.sha256(item.path.read_bytes()).hexdigest() == item.sha256
+    except OSError:
+        return False
+
+
 def _write_down(  # noqa: PLR0913, PLR0917
     store: Deliveries,
     delivery: Delivery,
     owner: str,
+    clock: Callable[[], datetime],
+    rng: Random,
     item: ClaimedDelivery,
     answer: Answer,
-    at: datetime,
-    rng: Random,
-) -> None:
+) -> datetime | None:
+    """Record the answer to an object; return when it is due again, None where it is not."""
+    at, again_at = clock(), None
     told = f"delivery={item.delivery_id} destination={item.destination} attempt={item.attempts + 1}"
     if isinstance(answer, Receipt):
         held = store.delivery_sent(item.delivery_id, owner, answer.status, answer.comment, at)
@@ -118,10 +153,11 @@ def _write_down(  # noqa: PLR0913, PLR0917
         wait_s = retry_after_s(
             item.attempts, delivery.first_retry_s, delivery.longest_retry_s, rng.random()
         )
-        next_attempt_at = at + timedelta(seconds=wait_s)
-        held = store.delivery_retry(item.delivery_id, owner, str(answer), next_attempt_at, at)
+        again_at = at + timedelta(seconds=wait_s)
+        held = store.delivery_retry(item.delivery_id, owner, str(answer), again_at, at)
         level, said = logging.WARNING, f'delivery.later {told} wait_s={wait_s:.0f} why="{answer}"'
     if held:
         log.log(level, "%s", said)
     else:  # the claim ran out: the row stands as whoever took it over leaves it
         log.warning("delivery.claim_lost %s", told)
+    return again_at

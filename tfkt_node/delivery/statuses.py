@@ -15,6 +15,18 @@ class Receipt:
     comment: str = ""
 
 
+class NoAssociation(Retriable):
+    """No association came about: nothing was tried."""
+
+
+class NoAnswer(Retriable):
+    """The association ended with this object in hand."""
+
+
+class Lost(Permanent):
+    """The file of the object is gone, or is no longer what was made."""
+
+
 Answer = Receipt | Retriable | Permanent
 
 SUCCESS = 0x0000
@@ -31,7 +43,7 @@ def meaning_of(status: int | None, comment: str = "") -> Answer:
     The peer's comment is kept with a receipt only: it may quote the patient, so no error holds it.
     """
     if status is None:
-        return Retriable("no answer to C-STORE: the destination aborted or took too long")
+        return NoAnswer("no answer to C-STORE: the destination aborted or took too long")
     if status == SUCCESS:
         return Receipt(status)
     if status & 0xF000 == 0xB000:
@@ -42,6 +54,14 @@ def meaning_of(status: int | None, comment: str = "") -> Answer:
     if status & 0xFF00 == 0xA700:
         return Retriable(f"the destination is out of resources (0x{status:04X})")
     return _refusal(status) or Retriable(f"the destination failed to store it (0x{status:04X})")
+
+
+def lost() -> Lost:
+    """Say that an object cannot be sent for want of its file."""
+    return Lost(
+        "the file of the object is gone, or is no longer what was made",
+        f"restore it from the backup of the spool, {_CURE}",
+    )
 
 
 def _refusal(status: int) -> Permanent | None:

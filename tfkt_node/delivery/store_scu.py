@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from tfkt_node.delivery.statuses import Answer, meaning_of
+from tfkt_node.delivery.statuses import Answer, NoAnswer, NoAssociation, lost, meaning_of
 from tfkt_node.records import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -63,34 +63,37 @@ DEFAULT = str(ImplicitVRLittleEndian)
 """The transfer syntax that is offered beside the own one for what this node makes: every requestor
 has to (PS3.5 10.1), and some destinations take no other."""
 
-_RESTORE = (
-    "restore the file from the backup of the spool, then run `tfkt-node deliveries retry --all`"
-)
+UNREADABLE = (OSError, InvalidDicomError, AttributeError)
+"""What reading a file raises that is gone, cut, or no DICOM."""
 
 
 def send(
     peer: Peer, delivery: Delivery, paths: Sequence[Path], begin_within_s: float = 60.0
-) -> list[Answer]:
-    """Send files over one association and return the answer to each, in their order.
+) -> Generator[Answer]:
+    """Send files over one association; yield the answer to each as it comes, in their order.
 
-    begin_within_s: files not begun by then are left for later, whatever the peer's speed.
+    Ends early where the association is over, or comes not about (one NoAssociation): a file without
+    an answer was not tried. begin_within_s: no file but the first is begun later than that.
     """
-    answers: dict[int, Answer] = {}
-    contexts: dict[int, Context] = {}
-    for index, path in enumerate(paths):
-        try:
-            contexts[index] = _context_of(path)
-        except Permanent as error:
-            answers[index] = error
-    if contexts:
-        try:
-            with _association(peer, delivery, list(dict.fromkeys(contexts.values()))) as assoc:
-                until = time.monotonic() + begin_within_s
-                for index, context in contexts.items():
-                    answers[index] = _send_one(assoc, paths[index], context, until)
-        except (Retriable, Permanent) as error:
-            answers |= {index: error for index in contexts if index not in answers}
-    return [answers[index] for index in range(len(paths))]
+    contexts = [_context_of(path) for path in paths]
+    wanted = dict.fromkeys(context for context in contexts if context is not None)
+    if not wanted:
+        yield from (lost() for _ in paths)
+        return
+    try:
+        with _association(peer, delivery, list(wanted)) as assoc:
+            until = time.monotonic() + begin_within_s
+            for path, context in zip(paths, contexts, strict=True):
+                answer = _send_one(assoc, path, context)
+                yield answer
+                # An abort is known by the answer that is missing before the library says so.
+                is_over = isinstance(answer, NoAnswer) or not assoc.is_established
+                if is_over or time.monotonic() > until:
+                    return
+    except NoAssociation as error:
+        yield error
+    except Permanent as error:  # none of the classes is taken
+        yield from (error for _ in paths)
 
 
 def longest_send_s(delivery: Delivery, begin_within_s: float) -> float:
@@ -127,23 +130,18 @@ def probe(peer: Peer, delivery: Delivery) -> frozenset[Context]:
         return frozenset()
 
 
-def _context_of(path: Path) -> Context:
+def _context_of(path: Path) -> Context | None:
+    """Return the context that a file needs; None where it cannot be read."""
     try:
         meta = read_file_meta_info(path)
         return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
-    except OSError as error:
-        raise Permanent(
-            f"the file of the object cannot be read ({type(error).__name__})",
-            cure=f"look after the spool, {_RESTORE}",
-        ) from None
-    except (InvalidDicomError, AttributeError):
-        raise Permanent(
-            "the file of the object is no DICOM file",
-            cure=f"look after the disk, {_RESTORE}",
-        ) from None
+    except UNREADABLE:
+        return None
 
 
-def _send_one(assoc: Association, path: Path, context: Context, until: float) -> Answer:
+def _send_one(assoc: Association, path: Path, context: Context | None) -> Answer:
+    if context is None:
+        return lost()
     accepted = _accepted(assoc)
     is_encoded_anew = context not in accepted and context in OBJECTS
     if ((context[0], DEFAULT) if is_encoded_anew else context) not in accepted:
@@ -152,12 +150,12 @@ def _send_one(assoc: Association, path: Path, context: Context, until: float) ->
             f"the destination does not take {name}",
             cure=_cure_for(context),
         )
-    if time.monotonic() > until:
-        return Retriable("the destination answers slowly; this object was left for later")
     try:
         answer = assoc.send_c_store(dcmread(path) if is_encoded_anew else path)
     except RuntimeError:  # pynetdicom's word for an association that is no more
-        return Retriable("the association ended before this object was sent")
+        return NoAnswer("the association ended before this object was sent")
+    except UNREADABLE:
+        return lost()
     status = answer.get("Status")
     return meaning_of(status, str(answer.get("ErrorComment", "")))
 
@@ -186,7 +184,7 @@ def _association(
 
     Objects of this node are proposed in the default transfer syntax as well.
 
-    Raises Retriable where none comes about, Permanent where the peer accepts none of the contexts.
+    Raises NoAssociation where none comes about, Permanent where the peer takes no context.
     """
     _keep_bytes_and_identifiers()
     ae = AE(ae_title=delivery.ae_title)
@@ -210,7 +208,7 @@ def _association(
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
         )
     except (OSError, UnicodeError):  # UnicodeError: a label that no name server could hold
-        raise Retriable(f"{_place(peer)}: the host name cannot be resolved") from None
+        raise NoAssociation(f"{_place(peer)}: the host name cannot be resolved") from None
     if not assoc.is_established:
         raise _why_not(peer, delivery, assoc, bool(connected))
     try:
@@ -227,13 +225,15 @@ def _proposed(contexts: Sequence[Context]) -> list[Context]:
 
 def _why_not(
     peer: Peer, delivery: Delivery, assoc: Association, connected: bool
-) -> Retriable | Permanent:
+) -> NoAssociation | Permanent:
     """Name the likely cause why no association came about."""
     if not connected:
-        return Retriable(f"{_place(peer)} cannot be reached: nothing listens there, or a firewall")
+        return NoAssociation(
+            f"{_place(peer)} cannot be reached: nothing listens there, or a firewall"
+        )
     if assoc.is_rejected:
         reason = assoc.acceptor.primitive.reason_str
-        return Retriable(
+        return NoAssociation(
             f"{_place(peer)} rejected the association ({reason.lower()}): "
             f"check its AE title {peer.ae_title!r}, and that it knows {delivery.ae_title!r}"
         )
@@ -243,7 +243,7 @@ def _why_not(
             cure=f"enable them for {delivery.ae_title!r} there, "
             "then run `tfkt-node deliveries retry --all`",
         )
-    return Retriable(f"{_place(peer)} closed the connection, or did not answer in time")
+    return NoAssociation(f"{_place(peer)} closed the connection, or did not answer in time")
 
 
 def _place(peer: Peer) -> str:
