@@ -126,6 +126,29 @@ def reception(
     typer.echo(f"The last row is written {median(ours.lag_s):.1f} s after the last answer.")
 
 
+@app.command()
+def report(
+    slices: Annotated[int, typer.Option(min=1, help="Slices of the series.")] = 600,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is printed.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure how long each object of a flagged series takes to build, and how large it is."""
+    from tfkt_node.cli import bench_model, bench_report
+
+    rows = list(bench_report.measure(slices, rounds))
+    machine = {"processor": bench_model.processor(), "cores": bench_model.cores()}
+    if as_json:
+        run = {"slices": slices, "rounds": rounds}
+        print_json({"schema": 1, **machine, **run, "rows": [asdict(row) for row in rows]})
+        return
+    print_table(
+        f"A flagged series of {slices} slices",
+        ("object", ">ms to build it", ">KB of its file"),
+        ((row.kind, number(row.ms, 0), number(row.size_kb, 0)) for row in rows),
+    )
+    typer.echo("Median of {} rounds on {cores} cores of {processor}.".format(rounds, **machine))
+
+
 def _reception_cells(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     (reference,) = [row for row in rows if row.name == "Orthanc"]
     for row in rows:
