@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.audit import making
 from tests.postgres import Databases
 from tests.running_node import wait_for
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
 from tfkt_node.node import Node
-from tfkt_node.records import DeliveryState, Misconfigured, Permanent, RevisionState
+from tfkt_node.records import DeliveryState, Misconfigured, ObjectState, Permanent, RevisionState
 from tfkt_node.settings import (
     Delivery,
     Peer,
@@ -134,3 +136,46 @@ def test_destination_that_is_down_does_not_keep_the_verdict_back(
     after.close()
     assert DeliveryState.PENDING is row.state
     assert "cannot be reached" in row.last_error
+
+
+@pytest.fixture
+def owing(tmp_path: Path) -> Iterator[Node]:
+    """A node that is not started, and owes a report whose attributes are no data set."""
+    settings = settings_for(tmp_path)
+    upgrade(settings.storage.database_url)
+    node = Node(settings)
+    making.fill(node.store, 1)
+    making.close(node.store, 30)
+    making.decide(node.store, 31, "v1")
+    yield node
+    node.store.close()
+    node.spool.release()
+
+
+@pytest.mark.station
+def test_report_that_cannot_be_made_says_its_cure(owing: Node) -> None:
+    """P5: `deliveries list` shows what to do."""
+    owing._make_reports()
+
+    (row,) = owing.store.delivery_rows()
+    assert ObjectState.FAILED is row.object_state
+    assert "; cure: " in row.object_error
+
+
+@pytest.mark.station
+def test_unexpected_failure_of_a_report_leaves_no_traceback(
+    owing: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P10: values of the header may stand in the message and in the frames of an exception."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("Doe^John")
+
+    monkeypatch.setattr("tfkt_node.node.make", fail)
+
+    owing._make_reports()
+
+    (row,) = owing.store.delivery_rows()
+    assert "KeyError while building it" == row.object_error
+    (line,) = [record for record in caplog.records if record.name == "tfkt_node.node"]
+    assert ("report.failed kind=SR type=KeyError", None) == (line.message, line.exc_info)

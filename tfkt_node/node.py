@@ -254,7 +254,8 @@ class Node:
             path = self.spool.object_path(made.sop_instance_uid)
             write_durably(path, (made.content,))
         except NodeError as error:
-            self.store.object_failed(claimed.object_id, self.owner, str(error), now())
+            cure = f"; cure: {error.cure}" if isinstance(error, Permanent) else ""
+            self.store.object_failed(claimed.object_id, self.owner, f"{error}{cure}", now())
         except OSError as error:
             what = f"the spool cannot be written ({error.strerror}); free or repair its disk"
             log.error('report.waits kind=%s why="%s"', claimed.kind, what)
@@ -263,7 +264,7 @@ class Node:
         except Exception as error:
             # No traceback: values of the header may stand in it (P10).
             what = f"{type(error).__name__} while building it"
-            log.exception("report.failed kind=%s type=%s", claimed.kind, type(error).__name__)
+            log.error("report.failed kind=%s type=%s", claimed.kind, type(error).__name__)
             self.store.object_failed(claimed.object_id, self.owner, what, now())
         else:
             self.store.object_built(claimed.object_id, self.owner, made, path, now())
