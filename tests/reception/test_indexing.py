@@ -264,6 +264,23 @@ def test_instances_that_wait_are_written_together(spool):
     assert [key for _, key in store.told] == ["1.2.3.1", "1.2.3.2", "a1", "1.2.3.3", "1.2.3.4"]
 
 
+def test_p7_batch_of_large_headers_is_written_in_parts(spool, monkeypatch):
+    """P7: memory is bounded: what reports may copy of instances is not gathered without end."""
+    monkeypatch.setattr("tfkt_node.reception.indexing.LARGEST_BATCH_BYTES", 2 * 4008)
+    store = UnsureStore()
+    indexer = indexing(store, spool)
+    name = b"\x10\0\x10\0PN" + (4000).to_bytes(2, "little") + b"N" * 4000
+    for number in range(5):
+        uid = f"1.2.3.{number}"
+        indexer.offer(spool.store(replace(RECEIVED, sop_instance_uid=uid, dataset=name))[0])
+
+    indexer.start()
+    indexer.stop(limit_s=20)
+
+    assert store.batches == [2, 2, 1]
+    assert len(store.told) == 5
+
+
 @pytest.mark.parametrize(("quiet_s", "gathered_s"), [(30.0, 2.0), (1.0, 0.25)])
 def test_rows_of_a_series_look_at_no_time_like_its_end(spool, monkeypatch, quiet_s, gathered_s):
     """P4: instances that come without a pause are gathered for a part of the quiet period only."""

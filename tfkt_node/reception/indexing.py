@@ -10,7 +10,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -19,14 +19,14 @@ from time import monotonic
 from tfkt_node.audit.store import Store
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.instances import Spool, read_stored
-from tfkt_node.records import AssociationEnd, Retriable, StoredInstance
+from tfkt_node.records import AssociationEnd, InstanceHeader, Retriable, StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 100_000
 """Arrivals kept in memory (some 50 MB) while the database is away; the rest is found from files."""
-LONGEST_BATCH = 1000
-"""Arrivals that are written together at most."""
+LONGEST_BATCH, LARGEST_BATCH_BYTES = 1000, 16 << 20
+"""Arrivals that are written together at most, and about the bytes that reports may copy of them."""
 GATHER_S, PAUSE_S = 2.0, 0.2
 """How long the first of a batch waits for others, and after which pause for no more of them."""
 GATHER_SHARE = 0.25
@@ -248,10 +248,8 @@ class Indexer:
             case StoredInstance():
                 # The quiet period counts from the row: after an outage of the database the first
                 # rows of a series must not look quiet while the rest of it still waits here.
-                headed = [
-                    (one, read_header(one.path)) for one in run if isinstance(one, StoredInstance)
-                ]
-                self._store.index_instances(headed, self._clock())
+                for headed in _headed(run):
+                    self._store.index_instances(headed, self._clock())
             case AssociationOpened() as opened:
                 self._store.open_association(
                     opened.association_id,
@@ -270,3 +268,18 @@ class Indexer:
         except Exception as error:  # noqa: BLE001 - as above; the next round tries again
             LOGGER.warning("index.reconcile_failed error=%s", type(error).__name__)
             self._left_behind.set()
+
+
+def _headed(run: Sequence[Arrival]) -> Iterator[list[tuple[StoredInstance, InstanceHeader]]]:
+    """Read the headers of instances; yield them as soon as they are large enough together."""
+    headed, size_bytes = [], 0
+    for instance in run:
+        assert isinstance(instance, StoredInstance)
+        header = read_header(instance.path)
+        headed.append((instance, header))
+        size_bytes += len(header.attributes)
+        if size_bytes >= LARGEST_BATCH_BYTES:
+            yield headed
+            headed, size_bytes = [], 0
+    if headed:
+        yield headed
