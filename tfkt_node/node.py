@@ -171,7 +171,7 @@ class Node:
     def _bring_rows_in_line(self, started_at: datetime) -> None:
         self.store.check_schema()
         self.store.end_lost_associations(started_at, now())
-        reconcile(self.store, self.spool, now())
+        reconcile(self.store, self.spool, now(), self._indexer.waiting_digests)
         self.store.release_expired_leases(now(), self.owner)
         self.store.end_orphaned_deliveries(
             [peer.name for peer in self.settings.destinations], now()

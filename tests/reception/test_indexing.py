@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.audit.rows import rows_of
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.reception.indexing import (
     RECONCILE_AFTER_S,
@@ -25,16 +26,6 @@ pytestmark = pytest.mark.station
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECEIVED = ReceivedInstance(CT_IMAGE, "1.2.3.1", "1.2.840.10008.1.2.1", b"", "SCANNER", NOW)
-
-
-@dataclass
-class Clock:
-    """A clock that a test sets."""
-
-    now: datetime = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @dataclass
@@ -100,8 +91,8 @@ def put(spool, number=1):
     return spool.store(replace(RECEIVED, sop_instance_uid=f"1.2.3.{number}"))[0]
 
 
-def indexing(store, spool, clock=None, quiet_s=30.0, **options):
-    return Indexer(store, spool, clock or Clock(), quiet_s=quiet_s, **options)
+def indexing(store, spool, quiet_s=30.0, **options):
+    return Indexer(store, spool, lambda: NOW, quiet_s=quiet_s, **options)
 
 
 def test_p1_files_without_rows_are_found_again(store, spool):
@@ -154,6 +145,20 @@ def test_file_that_comes_again_meanwhile_is_not_missing(store, spool, monkeypatc
 
     assert counts.missing == 0
     assert stored.path.exists()
+
+
+def test_reconciliation_does_not_overtake_the_indexer(store, spool):
+    """An instance that waits for its row keeps its association, whoever comes first."""
+    indexer = indexing(store, spool)
+    indexer.offer(replace(put(spool), association_id="a1"))
+
+    overtaking = reconcile(store, spool, NOW, indexer.waiting_digests)
+    indexer.start()
+    indexer.stop(limit_s=20)
+
+    assert overtaking == Reconciliation(indexed=0, missing=0, unreadable=0)
+    assert [row["association_id"] for row in rows_of(store, "instances")] == ["a1"]
+    assert indexer.waiting_digests == set()
 
 
 def test_foreign_files_are_counted_and_left(store, spool):
@@ -233,17 +238,17 @@ def test_p7_indexer_waits_for_a_database_that_is_away(spool):
 
 def test_one_bad_arrival_does_not_stop_the_rest(spool):
     """An arrival that the database refuses is left behind, and made up for later from its file."""
-    clock = Clock()
+    now = [0.0]
     bad = {"1.2.3.1"}
     store = UnsureStore(lambda key: ValueError("refused") if key in bad else None)
-    indexer = indexing(store, spool, clock, first_retry_s=0.001)
+    indexer = indexing(store, spool, first_retry_s=0.001, seconds=lambda: now[0])
     indexer.start()
 
     indexer.offer(put(spool, 1))
     indexer.offer(put(spool, 2))
     store.wait_for(("index", "1.2.3.2"))
     bad.clear()
-    clock.now = NOW + timedelta(seconds=RECONCILE_AFTER_S)
+    now[0] += RECONCILE_AFTER_S
     store.wait_for(("index", "1.2.3.1"))
 
     assert indexer.stop(limit_s=20)
@@ -282,10 +287,10 @@ def test_p7_batch_of_large_headers_is_written_in_parts(spool, monkeypatch):
 
 
 @pytest.mark.parametrize(("quiet_s", "gathered_s"), [(30.0, 2.0), (1.0, 0.25)])
-def test_rows_of_a_series_look_at_no_time_like_its_end(spool, monkeypatch, quiet_s, gathered_s):
+def test_rows_of_a_series_look_at_no_time_like_its_end(spool, quiet_s, gathered_s):
     """P4: instances that come without a pause are gathered for a part of the quiet period only."""
-    indexer = indexing(UnsureStore(), spool, quiet_s=quiet_s)
     stored, now = put(spool), [100.0]
+    indexer = indexing(UnsureStore(), spool, quiet_s=quiet_s, seconds=lambda: now[0])
 
     class Busy:
         def wait(self, seconds):
@@ -293,7 +298,6 @@ def test_rows_of_a_series_look_at_no_time_like_its_end(spool, monkeypatch, quiet
             indexer.offer(stored)
             return False
 
-    monkeypatch.setattr("tfkt_node.reception.indexing.monotonic", lambda: now[0])
     indexer._stopping = Busy()
     indexer.offer(stored)
 
@@ -333,6 +337,7 @@ def test_bad_arrivals_do_not_keep_a_series_waiting(spool, caplog):
     indexer.stop(limit_s=20)
 
     assert [key for _, key in store.told] == ["1.2.3.4"]
+    assert indexer.waiting_digests == set()
     assert caplog.text.count("index.failed") == 3
 
 
@@ -340,16 +345,16 @@ def test_p7_offer_never_blocks_or_fails(spool, monkeypatch):
     """P7: with the queue full an arrival is left to the files, and offering still returns."""
     monkeypatch.setattr("tfkt_node.reception.indexing.LONGEST_QUEUE", 2)
     store = UnsureStore()
-    clock = Clock()
-    indexer = indexing(store, spool, clock)
+    now = [0.0]
+    indexer = indexing(store, spool, seconds=lambda: now[0])
     for number in range(1, 6):
         indexer.offer(put(spool, number))
-    waiting = indexer.waiting
+    waiting = indexer.waiting, len(indexer.waiting_digests)
 
     indexer.start()
     store.wait_for(("index", "1.2.3.2"))
-    clock.now = NOW + timedelta(seconds=RECONCILE_AFTER_S)
+    now[0] += RECONCILE_AFTER_S
     store.wait_for(*(("index", f"1.2.3.{number}") for number in range(1, 6)))
     indexer.stop(limit_s=20)
 
-    assert waiting == 2
+    assert waiting == (2, 2)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -74,9 +74,12 @@ class Reconciliation:
     unreadable: int
 
 
-def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
+def reconcile(
+    store: Store, spool: Spool, now: datetime, waiting: Container[str] = ()
+) -> Reconciliation:
     """Give every file its row, and record every row whose file is gone or there again.
 
+    waiting: digests that an indexer is about to write; it knows more of them than their files do.
     Safe beside a running reception: what both see is a duplicate for the index. An instance counts
     as received when its file was written, but as arrived now, so that its series stays open for a
     whole quiet period. Raises Retriable when the database is away.
@@ -86,7 +89,7 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
     gone = set(there)
     for path in spool.stored_files():
         gone.discard(path.stem)
-        if path.stem in there:
+        if path.stem in there or path.stem in waiting:
             continue
         try:
             instance = read_stored(path)
@@ -112,10 +115,11 @@ def reconcile(store: Store, spool: Spool, now: datetime) -> Reconciliation:
 class Indexer:
     """The thread that writes arrivals into the index, in the order in which they came.
 
-    quiet_s: after which a series without a new row counts as complete.
+    quiet_s: after which a series without a new row counts as complete. seconds: a clock that never
+    goes back; the other gives the times of rows.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wired in one place, each by name
         self,
         store: Store,
         spool: Spool,
@@ -123,13 +127,16 @@ class Indexer:
         *,
         quiet_s: float,
         first_retry_s: float = FIRST_RETRY_S,
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._spool = spool
         self._clock = clock
         self._gather_s = min(GATHER_S, GATHER_SHARE * quiet_s)
         self._first_retry_s = first_retry_s
+        self._seconds = seconds
         self._arrivals: queue.Queue[Arrival] = queue.Queue(LONGEST_QUEUE)
+        self.waiting_digests: set[str] = set()  # of the instances among them
         self._left_behind = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
@@ -151,30 +158,34 @@ class Indexer:
 
     def offer(self, arrival: Arrival) -> None:
         """Take an arrival over; never blocks and never fails (P7)."""
+        digests = _digests([arrival])
+        self.waiting_digests.update(digests)
         try:
             self._arrivals.put_nowait(arrival)
         except queue.Full:
+            self.waiting_digests.difference_update(digests)
             self._left_behind.set()
 
     def _run(self) -> None:
-        last_reconciled = self._clock()
+        last_reconciled = self._seconds()
         written, busy_s = 0, 0.0
         while True:
             if batch := self._next_batch():
-                began = monotonic()
+                began = self._seconds()
                 self._write(batch)
-                busy_s += monotonic() - began
-                written += sum(isinstance(arrival, StoredInstance) for arrival in batch)
+                busy_s += self._seconds() - began
+                digests = _digests(batch)
+                self.waiting_digests.difference_update(digests)
+                written += len(digests)
                 continue
             if written:  # for whoever wonders whether the index keeps up
                 LOGGER.info("index.caught_up instances=%d busy_s=%.6f", written, busy_s)
                 written, busy_s = 0, 0.0
             if self._stopping.is_set():
                 return
-            now = self._clock()
-            waited_s = (now - last_reconciled).total_seconds()
+            waited_s = self._seconds() - last_reconciled
             if self._left_behind.is_set() and waited_s >= RECONCILE_AFTER_S:
-                last_reconciled = now
+                last_reconciled = self._seconds()
                 self._make_up()
 
     def _next_batch(self) -> list[Arrival]:
@@ -187,8 +198,8 @@ class Indexer:
             batch = [self._arrivals.get(timeout=0.2)]
         except queue.Empty:
             return []
-        deadline = monotonic() + self._gather_s
-        while self.waiting < LONGEST_BATCH and (left_s := deadline - monotonic()) > 0:
+        deadline = self._seconds() + self._gather_s
+        while self.waiting < LONGEST_BATCH and (left_s := deadline - self._seconds()) > 0:
             before = self.waiting
             if self._stopping.wait(min(PAUSE_S, left_s)) or self.waiting == before:
                 break
@@ -264,10 +275,14 @@ class Indexer:
     def _make_up(self) -> None:
         self._left_behind.clear()
         try:
-            reconcile(self._store, self._spool, self._clock())
+            reconcile(self._store, self._spool, self._clock(), self.waiting_digests)
         except Exception as error:  # noqa: BLE001 - as above; the next round tries again
             LOGGER.warning("index.reconcile_failed error=%s", type(error).__name__)
             self._left_behind.set()
+
+
+def _digests(arrivals: Sequence[Arrival]) -> list[str]:
+    return [arrival.digest for arrival in arrivals if isinstance(arrival, StoredInstance)]
 
 
 def _headed(run: Sequence[Arrival]) -> Iterator[list[tuple[StoredInstance, InstanceHeader]]]:
