@@ -13,9 +13,9 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
 
+from tfkt_node.reception.arrivals import Arrival
 from tfkt_node.reception.association import StorageSCP
 from tfkt_node.reception.door import Door
-from tfkt_node.reception.indexing import Arrival
 from tfkt_node.reception.instances import Spool
 from tfkt_node.records import CT_IMAGE, StoredInstance
 from tfkt_node.settings import Reception

@@ -26,10 +26,10 @@ from pynetdicom.sop_class import Verification
 from tests.reception import wire
 from tests.reception.scu import associate
 from tfkt_node.reception import upper_layer
+from tfkt_node.reception.arrivals import AssociationEnded, AssociationOpened
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.incoming import Incoming
-from tfkt_node.reception.indexing import AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import MAXIMUM_PDU_BYTES
 from tfkt_node.reception.negotiation import transfer_syntaxes

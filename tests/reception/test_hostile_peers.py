@@ -21,7 +21,7 @@ from tests.reception.conftest import Listening
 from tests.reception.wire import Peer
 from tfkt_node import settings
 from tfkt_node.reception import incoming, line, places, services
-from tfkt_node.reception.indexing import AssociationEnded
+from tfkt_node.reception.arrivals import AssociationEnded
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
 from tfkt_node.reception.incoming import Incoming, new_buffer

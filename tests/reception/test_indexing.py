@@ -11,10 +11,9 @@ import pytest
 
 from tests.audit.rows import rows_of
 from tfkt_node.audit.store import Store, upgrade
+from tfkt_node.reception.arrivals import AssociationEnded, AssociationOpened
 from tfkt_node.reception.indexing import (
     RECONCILE_AFTER_S,
-    AssociationEnded,
-    AssociationOpened,
     Indexer,
     Reconciliation,
     reconcile,

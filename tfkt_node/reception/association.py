@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from tfkt_node.reception.arrivals import Arrival
 from tfkt_node.reception.conversation import Conversation, Means
 from tfkt_node.reception.door import Door
-from tfkt_node.reception.indexing import Arrival
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import Line
 from tfkt_node.reception.negotiation import offered

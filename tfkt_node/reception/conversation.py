@@ -15,8 +15,8 @@ from datetime import datetime
 from time import monotonic
 
 from tfkt_node.reception import upper_layer
+from tfkt_node.reception.arrivals import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.door import Door, Rejection
-from tfkt_node.reception.indexing import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import KNOWN_TYPES, Late, Line, PduType, TooLong
 from tfkt_node.reception.messages import Malformed, fragments

@@ -17,9 +17,10 @@ from itertools import groupby
 from time import monotonic
 
 from tfkt_node.audit.store import Store
+from tfkt_node.reception.arrivals import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.instances import Spool, read_stored
-from tfkt_node.records import AssociationEnd, InstanceHeader, Retriable, StoredInstance
+from tfkt_node.records import InstanceHeader, Retriable, StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
@@ -36,27 +37,6 @@ RECONCILE_AFTER_S = 60.0
 """Least time between two reconciliations that make up for arrivals left behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class AssociationOpened:
-    """A peer has opened an association."""
-
-    association_id: str
-    calling_ae: str
-    called_ae: str
-    address: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationEnded:
-    """An association has ended."""
-
-    association_id: str
-    how: AssociationEnd
-    at: datetime
-
-
-Arrival = StoredInstance | AssociationOpened | AssociationEnded
 Clock = Callable[[], datetime]
 
 
