@@ -144,6 +144,24 @@ def test_dead_delivery_comes_back_by_command(decided: Store) -> None:
     assert decided.retry_deliveries(None, "operator", "all", at(52)) == 0
 
 
+def test_delivery_that_waits_is_due_at_once_by_command(decided: Store) -> None:
+    """P9: nobody waits an hour for the next attempt after the network was mended."""
+    build(decided, 41)
+    for name in ("pacs", "archive"):
+        delivery = decided.claim_delivery("owner", name, at(42), LEASE_S)
+        assert delivery is not None
+        if name == "pacs":
+            decided.delivery_retry(delivery.delivery_id, "owner", "no answer", at(3600), at(43))
+
+    assert decided.retry_deliveries(None, "operator", "network is back", at(50)) == 1
+
+    assert told(decided)[-1][:2] == ("DELIVERY_RETRIED", "delivery:1")
+    again = decided.claim_delivery("owner", "pacs", at(50), LEASE_S)
+    assert again is not None
+    assert again.attempts == 0
+    assert decided.retry_deliveries(None, "operator", "all are on their way", at(51)) == 0
+
+
 def test_delivery_to_an_unknown_destination_is_given_up_with_the_cure(decided: Store) -> None:
     """P5: what nobody would send for a peer was removed is DEAD, not PENDING for ever."""
     revise(decided, 100, "v2")

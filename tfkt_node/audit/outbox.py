@@ -157,8 +157,8 @@ class Outbox(Database):
     ) -> int:
         """Make DEAD deliveries PENDING and FAILED objects OWED again; return how many rows.
 
-        which: a delivery, a destination, or None for all. Their attempts are counted anew. What is
-        SUPERSEDED stays so.
+        A PENDING delivery that waits for its next attempt is due at once. which: a delivery, a
+        destination, or None for all. Their attempts are counted anew. What is SUPERSEDED stays so.
         """
         chosen: sa.ColumnElement[bool] = sa.true()
         if which is not None:
@@ -169,14 +169,21 @@ class Outbox(Database):
             failed &= objects.c.id.in_(sa.select(deliveries.c.object_id).where(chosen))
         superseded = sa.select(objects.c.id).where(objects.c.state == ObjectState.SUPERSEDED)
         dead = sa.and_(
-            deliveries.c.state == DeliveryState.DEAD,
-            deliveries.c.object_id.not_in(superseded),
-            chosen,
+            deliveries.c.state == DeliveryState.DEAD, deliveries.c.object_id.not_in(superseded)
+        )
+        waiting = sa.and_(
+            in_state(deliveries, DeliveryState.PENDING),
+            deliveries.c.next_attempt_at > now,
+            deliveries.c.lease_owner.is_(None),
         )
         with self.writing() as connection:
             owed = _revive(connection, objects, failed, state=ObjectState.OWED)
             pending = _revive(
-                connection, deliveries, dead, state=DeliveryState.PENDING, next_attempt_at=now
+                connection,
+                deliveries,
+                sa.and_(chosen, sa.or_(dead, waiting)),
+                state=DeliveryState.PENDING,
+                next_attempt_at=now,
             )
             told = [
                 *(

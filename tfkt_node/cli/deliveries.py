@@ -76,12 +76,10 @@ def retry(
     delivery_id: Annotated[
         int | None, typer.Argument(metavar="[ID]", help="Number from `deliveries list`.")
     ] = None,
-    destination: Annotated[
-        str, typer.Option(metavar="NAME", help="All dead ones to this peer.")
-    ] = "",
+    destination: Annotated[str, typer.Option(metavar="NAME", help="All to this peer.")] = "",
     everything: Annotated[
         bool,
-        typer.Option("--all", help="All dead ones, and objects that could not be made."),
+        typer.Option("--all", help="All, and objects that could not be made."),
     ] = False,
     reason: Annotated[
         str, typer.Option(help="Why; it is kept in the audit. Always needed.", show_default=False)
@@ -90,7 +88,10 @@ def retry(
         str, typer.Option(help="Who; it is kept in the audit. Default: your login name.")
     ] = "",
 ) -> None:
-    """Try deliveries again that were given up (DEAD). Name one ID, one destination, or --all."""
+    """Try deliveries again that were given up (DEAD), and at once those that wait.
+
+    Name one ID, one destination, or --all.
+    """
     if sum((delivery_id is not None, bool(destination), everything)) != 1:
         raise typer.BadParameter("name exactly one of: an ID, --destination NAME, --all")
     actor = actor.strip() or login_name()
@@ -108,7 +109,7 @@ def retry(
     if count:
         typer.echo(f"{counted(count, 'delivery or object', 'deliveries and objects')} to try again")
     else:
-        typer.echo("nothing to try again: none of these was given up")
+        typer.echo("nothing to try again: none of these was given up, or waits")
 
 
 def _is_known(store: Store, delivery_id: int) -> bool:
