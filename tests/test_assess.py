@@ -51,7 +51,7 @@ class NoiseEngine:
         self.largest_chunk = 0
 
     def quality(self, slices: FloatArray) -> Float64Array:
-        noise = [noise_hu(hu, find_body(hu), (0.7, 0.7)) or 10.0 for hu in slices]
+        noise = [noise_hu(find_body(hu), (0.7, 0.7)) or 10.0 for hu in slices]
         return 4 - 2 * np.log2(np.array(noise) / 10)
 
     def read(self, slices: FloatArray) -> Readings:

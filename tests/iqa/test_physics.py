@@ -53,7 +53,7 @@ def test_noise_of_known_level_is_measured(sigma: float, radius_mm: float) -> Non
     for seed in range(3):
         hu = muscle(white(sigma, seed), radius_mm=radius_mm)
 
-        assert noise_hu(hu, find_body(hu), SPACING) == pytest.approx(sigma, rel=0.05)
+        assert noise_hu(find_body(hu), SPACING) == pytest.approx(sigma, rel=0.05)
 
 
 @pytest.mark.parametrize("size", [256, 768, 1024])
@@ -63,7 +63,7 @@ def test_noise_does_not_depend_on_the_matrix(size: int) -> None:
     cut = hu[128:384, 128:384] if size == 256 else np.pad(hu, (size - 512) // 2, mode="reflect")
     body = find_body(cut)
 
-    assert noise_hu(cut, body, SPACING) == pytest.approx(20, rel=0.05)
+    assert noise_hu(body, SPACING) == pytest.approx(20, rel=0.05)
     assert noise_fine_to_coarse(cut, body) == pytest.approx(1, abs=0.05)
 
 
@@ -73,7 +73,7 @@ def test_noise_agrees_with_a_plain_filter_of_local_deviations() -> None:
     middle = hu[200:312, 200:312].astype(float)
     plain = np.median(ndimage.generic_filter(middle, np.std, size=8)[8:-8, 8:-8])
 
-    assert noise_hu(hu, find_body(hu), SPACING) == pytest.approx(plain, rel=0.05)
+    assert noise_hu(find_body(hu), SPACING) == pytest.approx(plain, rel=0.05)
 
 
 def test_too_little_soft_tissue_gives_no_noise() -> None:
@@ -81,7 +81,7 @@ def test_too_little_soft_tissue_gives_no_noise() -> None:
     hu = muscle(white(10), radius_mm=20)
     body = find_body(hu)
 
-    assert noise_hu(hu, body, SPACING) is None
+    assert noise_hu(body, SPACING) is None
     assert noise_fine_to_coarse(hu, body) is None
 
 
@@ -122,9 +122,9 @@ def test_streaks_that_reach_into_the_air_raise_the_index() -> None:
 
     def index(hu: FloatArray) -> float | None:
         body = find_body(hu)
-        noise = noise_hu(hu, body, SPACING)
+        noise = noise_hu(body, SPACING)
         assert noise is not None
-        return streak_index(hu, body, noise)
+        return streak_index(body, noise)
 
     low, high = index(quiet), index(streaked)
     assert low is not None
@@ -140,7 +140,7 @@ def test_no_streaks_are_told_without_air() -> None:
     masked[masked < -500] = -1000
 
     for hu in (full, masked):
-        assert streak_index(hu, find_body(hu), 20.0) is None
+        assert streak_index(find_body(hu), 20.0) is None
 
 
 # --------------------------------------------------------------------------- size and dose

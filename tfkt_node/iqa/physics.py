@@ -59,12 +59,12 @@ def measure(hu: FloatArray, body: Body, where: SliceGeometry) -> Measures:
     spacing_mm, dose = where.pixel_spacing_mm, where.ctdi_vol_mgy
     noise = diameter = None
     if spacing_mm is not None:
-        noise = noise_hu(hu, body, spacing_mm)
+        noise = noise_hu(body, spacing_mm)
         diameter = water_equivalent_diameter_mm(body, spacing_mm)
     return {
         "noise_hu": noise,
         "noise_fine_to_coarse": None if noise is None else noise_fine_to_coarse(hu, body),
-        "streak_index": None if noise is None else streak_index(hu, body, noise),
+        "streak_index": None if noise is None else streak_index(body, noise),
         "water_equivalent_diameter_mm": diameter,
         "ctdi_vol_mgy": dose,
         "ssde_mgy": ssde_mgy(dose, where.ctdi_phantom_mm, diameter),
@@ -89,7 +89,7 @@ def contradict(score: float, measures: Mapping[str, float | None]) -> bool:
 # --------------------------------------------------------------------------- noise
 
 
-def noise_hu(hu: FloatArray, body: Body, spacing_mm: tuple[float, float]) -> float | None:
+def noise_hu(body: Body, spacing_mm: tuple[float, float]) -> float | None:
     """Measure the global noise level, HU: mode of the SD in windows of 6 mm inside soft tissue.
 
     None under 2,000 pixels of it. Lower noise is less noise, not better: smoothing lowers it too.
@@ -104,7 +104,7 @@ def noise_hu(hu: FloatArray, body: Body, spacing_mm: tuple[float, float]) -> flo
     even = _window_means(soft, cells) == 1
     if even.sum() * body.block**2 < LEAST_PIXELS:
         return None
-    squares = _window_means(cell_means(np.square(hu), body.block), cells)
+    squares = _window_means(body.squares, cells)
     variance = (squares - np.square(_window_means(body.means, cells)))[even]
     pixels = (cells * body.block) ** 2
     return _mode(np.sqrt(np.maximum(variance * pixels / (pixels - 1), 1e-4)))
@@ -133,7 +133,7 @@ def noise_fine_to_coarse(hu: FloatArray, body: Body) -> float | None:
     return math.sqrt(max(fine, 0.0) / coarse) / WHITE_FINE_TO_COARSE if coarse > 0 else None
 
 
-def streak_index(hu: FloatArray, body: Body, noise: float) -> float | None:
+def streak_index(body: Body, noise: float) -> float | None:
     """Measure streaks: SD in the air beside the body over the noise in soft tissue.
 
     Noise of photons is strongest in the middle of a body, streaks (missing views, metal, starved
@@ -147,7 +147,7 @@ def streak_index(hu: FloatArray, body: Body, noise: float) -> float | None:
     air = inside & ~near & (body.means < AIR_BELOW_HU)
     if air.sum() * body.block**2 < LEAST_PIXELS:
         return None
-    variance = cell_means(np.square(hu), body.block)[air] - np.square(body.means[air])
+    variance = body.squares[air] - np.square(body.means[air])
     deviation = math.sqrt(max(float(np.median(variance)), 0.0))
     return deviation / noise if deviation >= LEAST_AIR_SD_HU else None
 

@@ -72,12 +72,13 @@ HEAD_LARGEST_BY_HEADER_MM = 240.0
 class Body:
     """A slice on a coarse grid of block x block pixels, and where the body lies in it.
 
-    means: (r, c) float32, HU, mean of each cell. mask: (r, c), True inside the body, lungs and
-    bowel included. outline: box (left, top, right, bottom) in pixels of the slice, right and
+    means: (r, c) float32, HU, mean of each cell. squares: likewise, mean of HU squared. mask:
+    (r, c), True inside the body, lungs and bowel included. outline: box (left, top, right, bottom) in pixels of the slice, right and
     bottom exclusive; None without a body.
     """
 
     means: FloatArray
+    squares: FloatArray
     mask: BoolArray
     block: int
     outline: tuple[int, int, int, int] | None
@@ -135,7 +136,8 @@ def find_body(hu: FloatArray) -> Body:
     means = cell_means(hu, block)
     tissue = ndimage.binary_opening(means > TISSUE_ABOVE_HU, np.ones((3, 3)))
     mask = ndimage.binary_fill_holes(_pieces(tissue, least_share=0.1))
-    return Body(means, mask, block, _outline(mask, block))
+    squares = cell_means(np.square(hu), block)
+    return Body(means, squares, mask, block, _outline(mask, block))
 
 
 def cell_means(values: FloatArray, block: int) -> FloatArray:
