@@ -73,8 +73,8 @@ class Body:
     """A slice on a coarse grid of block x block pixels, and where the body lies in it.
 
     means: (r, c) float32, HU, mean of each cell. squares: likewise, mean of HU squared. mask:
-    (r, c), True inside the body, lungs and bowel included. outline: box (left, top, right, bottom) in pixels of the slice, right and
-    bottom exclusive; None without a body.
+    (r, c), True inside the body, lungs and bowel included. outline: box (left, top, right, bottom)
+    in pixels of the slice, right and bottom exclusive; None without a body.
     """
 
     means: FloatArray
