@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import monotonic, sleep
 
 import pytest
 
@@ -19,7 +21,7 @@ from tfkt_node.reception.indexing import (
     reconcile,
 )
 from tfkt_node.reception.instances import ReceivedInstance, Spool
-from tfkt_node.records import CT_IMAGE, AssociationEnd, Retriable
+from tfkt_node.records import CT_IMAGE, AssociationEnd, Permanent, Retriable
 
 pytestmark = pytest.mark.station
 
@@ -92,6 +94,13 @@ def put(spool, number=1):
 
 def indexing(store, spool, quiet_s=30.0, **options):
     return Indexer(store, spool, lambda: NOW, quiet_s=quiet_s, **options)
+
+
+def wait_for_log(caplog, text):
+    began = monotonic()
+    while text not in caplog.text and monotonic() - began < 20:
+        sleep(0.02)
+    assert text in caplog.text
 
 
 def test_p1_files_without_rows_are_found_again(store, spool):
@@ -248,6 +257,29 @@ def test_one_bad_arrival_does_not_stop_the_rest(spool):
     store.wait_for(("index", "1.2.3.2"))
     bad.clear()
     now[0] += RECONCILE_AFTER_S
+    store.wait_for(("index", "1.2.3.1"))
+
+    assert indexer.stop(limit_s=20)
+
+
+def test_p1_file_that_a_reconciliation_cannot_index_is_tried_again(spool, caplog):
+    """P1: a database that refuses rows for a while, not by being away, loses none."""
+    caplog.set_level(logging.INFO)
+    now, refused = [0.0], threading.Event()
+
+    def fail(key):
+        refused.set()
+        return Permanent("read-only", "") if now[0] < 2 * RECONCILE_AFTER_S and key else None
+
+    store = UnsureStore(fail)
+    indexer = indexing(store, spool, seconds=lambda: now[0])
+    indexer.start()
+
+    indexer.offer(put(spool))
+    assert refused.wait(20)
+    now[0] = RECONCILE_AFTER_S
+    wait_for_log(caplog, "index.reconciled indexed=0 missing=0 unreadable=1")
+    now[0] += 2 * RECONCILE_AFTER_S
     store.wait_for(("index", "1.2.3.1"))
 
     assert indexer.stop(limit_s=20)

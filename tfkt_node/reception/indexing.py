@@ -33,8 +33,9 @@ GATHER_S, PAUSE_S = 2.0, 0.2
 GATHER_SHARE = 0.25
 """The same as a share of the quiet period: the rows of a series must not look like its end."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
-RECONCILE_AFTER_S = 60.0
-"""Least time between two reconciliations that make up for arrivals left behind."""
+RECONCILE_AFTER_S, LONGEST_RECONCILE_S = 60.0, 600.0
+"""Least time between two reconciliations that make up for arrivals left behind; it doubles up to
+the longest while files are left that cannot be indexed, be it the database that refuses them."""
 
 
 Clock = Callable[[], datetime]
@@ -147,7 +148,7 @@ class Indexer:
             self._left_behind.set()
 
     def _run(self) -> None:
-        last_reconciled = self._seconds()
+        reconciled_at, pause_s = self._seconds(), RECONCILE_AFTER_S
         written, busy_s = 0, 0.0
         while True:
             if batch := self._next_batch():
@@ -163,10 +164,9 @@ class Indexer:
                 written, busy_s = 0, 0.0
             if self._stopping.is_set():
                 return
-            waited_s = self._seconds() - last_reconciled
-            if self._left_behind.is_set() and waited_s >= RECONCILE_AFTER_S:
-                last_reconciled = self._seconds()
-                self._make_up()
+            if self._left_behind.is_set() and self._seconds() - reconciled_at >= pause_s:
+                pause_s = self._make_up(pause_s)
+                reconciled_at = self._seconds()
 
     def _next_batch(self) -> list[Arrival]:
         """Wait for arrivals, and for more of them as long as they keep coming.
@@ -252,13 +252,19 @@ class Indexer:
             case AssociationEnded() as ended:
                 self._store.end_association(ended.association_id, ended.how, ended.at)
 
-    def _make_up(self) -> None:
+    def _make_up(self, pause_s: float) -> float:
+        """Reconcile after a pause; return the pause before the next time, if there is one."""
         self._left_behind.clear()
         try:
-            reconcile(self._store, self._spool, self._clock(), self.waiting_digests)
+            counts = reconcile(self._store, self._spool, self._clock(), self.waiting_digests)
         except Exception as error:  # noqa: BLE001 - as above; the next round tries again
             LOGGER.warning("index.reconcile_failed error=%s", type(error).__name__)
             self._left_behind.set()
+            return RECONCILE_AFTER_S
+        if not counts.unreadable:
+            return RECONCILE_AFTER_S
+        self._left_behind.set()
+        return min(2 * pause_s, LONGEST_RECONCILE_S)
 
 
 def _digests(arrivals: Sequence[Arrival]) -> list[str]:
