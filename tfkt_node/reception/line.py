@@ -37,7 +37,6 @@ LOOK_S = 0.25
 FAREWELL_S = 2.0
 """How long a peer may take to close after the last word was sent to it."""
 
-
 LONGEST_TIMEOUT_S = 1e6
 """Longer is said to no system."""
 
