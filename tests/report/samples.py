@@ -70,14 +70,15 @@ def stack_of(slices: tuple[SliceScore, ...]) -> StackSummary:
     """A stack around slices whose scores rise with their number."""
     scored = sorted((item for item in slices if item.score is not None), key=lambda i: i.score)
     scores = [item.score for item in scored]
+    score = scores[len(scores) // 2] if scores else None
     return StackSummary(
         acquisition="1",
         orientation="AXIAL",
         kernel="STANDARD",
         rows=512,
         columns=512,
-        score=scores[len(scores) // 2] if scores else None,
-        interval=(1.6123, 2.3877) if scores else None,
+        score=score,
+        interval=None if score is None else (round(score - 0.3123, 4), round(score + 0.4877, 4)),
         p10=scores[len(scores) // 10] if scores else None,
         minimum=scored[0] if scored else None,
         below_threshold=0.8125 if scores else None,

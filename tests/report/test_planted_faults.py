@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from tests.report import samples
-from tests.report.validators import Tool, complaints, differences, pixelmed_errors, run
+from tests.report.validators import Tool, complaints, differences, parsed, pixelmed_errors, run
 from tfkt_node.report import key_objects, structured_report, summary_picture
 
 pytestmark = pytest.mark.peers
@@ -101,13 +101,30 @@ def test_dsrdump_finds_a_broken_tree(tmp_path: Path, require_tool: Tool) -> None
     assert "E: " in dumped or "error" in dumped.lower()
 
 
-def test_pixelmed_finds_a_tree_against_its_template(tmp_path: Path, require_tool: Tool) -> None:
+@pytest.mark.parametrize("make", [report, selection])
+@pytest.mark.parametrize("keyword", ["ValueType", "RelationshipType", "ConceptNameCodeSequence"])
+def test_highdicom_finds_a_broken_tree(
+    make: Callable[[], Dataset], keyword: str, tmp_path: Path
+) -> None:
+    """Rules of a content item: what it is, how it belongs there, what it is called."""
+    ds = make()
+    del ds.ContentSequence[1][keyword]
+
+    with pytest.raises((AttributeError, KeyError, ValueError)):
+        parsed(saved(ds, tmp_path))
+
+
+@pytest.mark.parametrize("make", [report, selection])
+def test_pixelmed_finds_a_tree_against_its_template(
+    make: Callable[[], Dataset], tmp_path: Path, require_tool: Tool
+) -> None:
     """Rules of the template: the relationship of each item."""
-    ds = report()
+    ds = make()
     observer = next(
         item
         for item in ds.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeMeaning == "Observer Type"
+        if "ConceptNameCodeSequence" in item
+        and item.ConceptNameCodeSequence[0].CodeMeaning == "Observer Type"
     )
     observer.RelationshipType = "CONTAINS"
 

@@ -19,7 +19,7 @@ from tests.report.validators import frames_of_one
 from tfkt_node.delivery import store_scu
 from tfkt_node.delivery.statuses import Receipt
 from tfkt_node.records import ReportRecord
-from tfkt_node.report import key_objects, structured_report
+from tfkt_node.report import codes, key_objects, structured_report
 from tfkt_node.settings import Delivery, Peer
 
 
@@ -64,20 +64,28 @@ def test_numbers_come_back_from_a_pacs_as_decimals(
     found = decimals(groups(report)[0])
     assert stack.minimum is not None
     assert stack.interval is not None
+    criteria = record.assessment.criteria
     expected = {
         "Image Set Quality Rating": stack.score,
         "90 % interval, low": stack.interval[0],
         "90 % interval, high": stack.interval[1],
         "Lowest slice score": stack.minimum.score,
+        "Position of lowest slice": stack.minimum.position_mm,
         "10th percentile of scores": stack.p10,
+        "Slices below threshold": "81.25",  # per cent of 0.8125
         "Slices in scope": stack.in_scope,
         "Slices out of scope": stack.out_of_scope,
-        "Global noise": stack.physics["noise_hu"],
-        "Water Equivalent Diameter": stack.physics["water_equivalent_diameter_mm"],
+        "Coverage gaps": stack.gaps,
+        "Repeated positions": stack.repeated,
+        "Spacing between slices": stack.spacing_mm,
+        "Extent, first to last slice": 39 * 5.0,
+        "Slices not listed": 35 - 1 - 5,
+        "Diagnostic from": criteria.diagnostic_from,
+        "Limited from": criteria.limited_from,
+        "Slices needed": criteria.min_slices,
+        **{concept.meaning: stack.physics[name] for name, (concept, _) in codes.PHYSICS.items()},
     }
-    assert {name: Decimal(str(value)) for name, value in expected.items()} == {
-        name: found[name] for name in expected
-    }
+    assert {name: Decimal(str(value)) for name, value in expected.items()} == found
     slices = [decimals(group)["Image Quality Rating"] for group in groups(report)[1:]]
     assert [Decimal(str(item.score)) for item in stack.slices[1:6]] == slices
     parsed = srread(fetched).content

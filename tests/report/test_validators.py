@@ -9,14 +9,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.sr import srread
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from tests.report import samples
-from tests.report.test_identity import NAMES, elements
+from tests.report.test_identity import NAMES, elements, request
 from tests.report.validators import (
     NOT_OURS,
     UNKNOWN_CHARACTER_SET,
@@ -24,11 +23,13 @@ from tests.report.validators import (
     complaints,
     differences,
     frames_of_one,
+    image_of,
     of_real_series,
+    parsed,
     pixelmed_errors,
     run,
 )
-from tfkt_node.records import MadeObject, Outcome, Reason, ReportRecord
+from tfkt_node.records import MadeObject, ObjectKind, Outcome, Reason, ReportRecord
 from tfkt_node.report import codes, key_objects, structured_report, summary_picture
 from tfkt_node.report.document import ENHANCED_SR_FORM
 from tfkt_node.report.identity import TYPE_2
@@ -81,6 +82,12 @@ RECORDS: dict[str, Callable[[], ReportRecord]] = {
         samples.flagged_assessment(), samples.patient(TimezoneOffsetFromUTC="+0900")
     ),
     "frames": frames_of_one,
+    "requests": lambda: samples.record_of(
+        samples.flagged_assessment(), samples.patient(RequestAttributesSequence=[
+            request(RequestedProcedureID="RP1", AccessionNumber="A-17"),
+            request(AccessionNumber="B"),
+        ])
+    ),
 }  # fmt: skip
 RECORDS |= {
     f"name in {character_set}": lambda c=character_set: made_up(attributes=elements(NAMES[c], c))
@@ -117,12 +124,39 @@ def test_objects_are_valid(name: str, tmp_path: Path, require_tool: Tool) -> Non
     for path in paths:
         allowed = UNKNOWN_CHARACTER_SET if "GB18030" in name else NOT_OURS
         assert [] == complaints(path, require_tool, allowed)
-        dumped = run(require_tool("dsrdump"), "+Pl", "+Pu", path)
-        assert "error" not in dumped.lower()
-        assert "contains" in dumped
-    assert srread(paths[0]).content is not None
-    for path in paths[1:]:
-        assert KeyObjectSelectionDocument.from_dataset(dcmread(path)).content is not None
+        assert_readable(path, require_tool)
+
+
+def assert_readable(path: Path, require_tool: Tool) -> None:
+    """DCMTK and highdicom read the tree of an SR or a Key Object Selection."""
+    dumped = run(require_tool("dsrdump"), "+Pl", "+Pu", path)
+    assert "error" not in dumped.lower()
+    assert "contains" in dumped
+    assert parsed(path).content is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["600 slices", "frames", "requests", *(name for name in RECORDS if "name in" in name)]
+)
+def test_objects_are_of_the_patient_and_study_of_their_images(
+    name: str, tmp_path: Path, require_tool: Tool
+) -> None:
+    """dcentvfy finds no difference to an image in any character set, long series or frame."""
+    record, image = RECORDS[name](), tmp_path / "image.dcm"
+    image.write_bytes(image_of(record))
+
+    paths = write(objects_of(record) + other_objects_of(record), tmp_path)
+
+    said = unlike_images([image], paths, require_tool)
+    assert [] == [line for line in said if "GB18030" not in name or "GB18030" not in line]
+
+
+def unlike_images(images: list[Path], paths: list[Path], require_tool: Tool) -> list[str]:
+    """What dcentvfy finds to differ, less what has to be there at least empty, and was not."""
+    missing = set(TYPE_2) - set(dcmread(images[0], stop_before_pixels=True).dir())
+    allowed = [f"Element=<{keyword}>" for keyword in missing]
+    said = differences([*images, *paths], require_tool)
+    return [line for line in said if not any(word in line for word in allowed)]
 
 
 @pytest.mark.parametrize("name", ["flagged", "not assessed", "frames"])
@@ -144,19 +178,20 @@ def test_enhanced_report_and_picture_are_valid(
 def test_objects_belong_to_the_study_of_their_images(
     series: str, shared_data: Path, tmp_path: Path, require_tool: Tool
 ) -> None:
-    """dcentvfy finds images and objects to be of one patient and study, missing headers or not."""
+    """dcentvfy finds images and objects to be of one patient and study, missing headers or not.
+
+    And DCMTK and highdicom read what is made of them, in every kind.
+    """
     folder = shared_data / "series" / series
     record = of_real_series(folder)
 
     paths = write(objects_of(record) + other_objects_of(record), tmp_path)
 
-    said = differences([*sorted(folder.glob("*.dcm"))[:3], *paths], require_tool)
-    # What the standard wants at least empty has to be there, although these images lack it.
-    missing = set(TYPE_2) - set(dcmread(next(folder.glob("*.dcm")), stop_before_pixels=True).dir())
-    allowed = [f"Element=<{keyword}>" for keyword in missing]
-    assert [] == [line for line in said if not any(word in line for word in allowed)]
+    assert [] == unlike_images(sorted(folder.glob("*.dcm"))[:3], paths, require_tool)
     for path in paths:
         assert [] == complaints(path, require_tool)
+        if path.stem != ObjectKind.PICTURE:
+            assert_readable(path, require_tool)
 
 
 def standard_twin(content: bytes) -> bytes:
@@ -189,8 +224,17 @@ def rename(item: Dataset, name: Code) -> None:
         pytest.param(lambda: structured_report.build(second_revision(), 2).content, id="report"),
         pytest.param(lambda: key_objects.build(made_up()).content, id="selection"),
         pytest.param(
+            lambda: structured_report.build(second_revision(), 2, ENHANCED_SR_FORM).content,
+            id="Enhanced SR",
+        ),
+        pytest.param(lambda: structured_report.build(frames_of_one(), 2).content, id="frames"),
+        pytest.param(
             lambda: standard_twin(structured_report.build(not_assessed(), 2).content),
             id="twin of a report without a score",
+        ),
+        pytest.param(
+            lambda: standard_twin(structured_report.build(RECORDS["failed"](), 2).content),
+            id="twin of a report of a failure",
         ),
     ],
 )

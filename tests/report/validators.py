@@ -6,23 +6,31 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from highdicom.ko import KeyObjectSelectionDocument
+from highdicom.sr import srread
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.conftest import skip_or_fail
 from tests.report import samples
+from tfkt_node.reception.headers import read_header
 from tfkt_node.records import (
     CT_IMAGE,
     ENHANCED_CT_IMAGE,
-    PATIENT_AND_STUDY,
     EvidenceInstance,
     ReportRecord,
     SliceScore,
     StackSummary,
 )
 from tfkt_node.report import codes, uids
+from tfkt_node.report.elements import encoded, split
 
 Tool = Callable[[str], str]
 
@@ -30,18 +38,17 @@ Tool = Callable[[str], str]
 # --------------------------------------------------------------------------- records
 
 
-def of_real_series(folder: Path, worst: int = 1) -> ReportRecord:
-    """A flagged record with the headers and UIDs of a real series. worst: which file, from 1."""
+def of_real_series(folder: Path, worst: int = 1, lowest: float = 1.22) -> ReportRecord:
+    """A flagged record with the headers and UIDs of a real series.
+
+    worst: which file, from 1, has the lowest score.
+    """
     files = sorted(folder.glob("*.dcm"))
     headers = [dcmread(file, stop_before_pixels=True) for file in files]
-    first, attributes = headers[0], Dataset()
-    for keyword in ("SpecificCharacterSet", "StudyInstanceUID", *PATIENT_AND_STUDY):
-        if keyword in first:
-            attributes[keyword] = first[keyword]
-            attributes[keyword].is_undefined_length = False  # as reception writes sequences
+    first, stored = headers[0], read_header(files[0])
     slices = tuple(
         replace(
-            samples.slice_score(n, round(1.22 + abs(n - worst) / 50, 4), (60, 90, 450, 400)),
+            samples.slice_score(n, round(lowest + abs(n - worst) / 50, 4), (60, 90, 450, 400)),
             sop_uid=str(one.SOPInstanceUID),
             position_mm=float(one.ImagePositionPatient[2]),
         )
@@ -49,7 +56,10 @@ def of_real_series(folder: Path, worst: int = 1) -> ReportRecord:
     )
     stack: StackSummary = samples.stack_of(slices)
     return replace(
-        samples.record_of(samples.assessment_of((stack,)), attributes),
+        samples.record_of(samples.assessment_of((stack,))),
+        attributes=stored.attributes,
+        patient_id=stored.patient_id,
+        study_uid=stored.study_uid,
         series_uid=str(first.SeriesInstanceUID),
         evidence=tuple(
             EvidenceInstance(CT_IMAGE, str(one.SOPInstanceUID), int(one.InstanceNumber))
@@ -70,6 +80,27 @@ def frames_of_one(count: int = 20) -> ReportRecord:
         samples.assessment_of((samples.stack_of(slices),)),
         evidence=(EvidenceInstance(ENHANCED_CT_IMAGE, one, 1),),
     )
+
+
+def image_of(record: ReportRecord) -> bytes:
+    """The header of the first image of a record, with patient and study as it was received."""
+    image = record.evidence[0]
+    named = (
+        (0x00080016, "UI", image.sop_class_uid), (0x00080018, "UI", image.sop_uid),
+        (0x00080060, "CS", "CT"), (0x0020000D, "UI", record.study_uid),
+        (0x0020000E, "UI", record.series_uid),
+    )  # fmt: skip
+    elements = {tag: encoded(DataElement(tag, vr, value)) for tag, vr, value in named}
+    elements |= {tag: element.encoded for tag, element in split(record.attributes).items()}
+    meta, header = FileMetaDataset(), BytesIO()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        image.sop_class_uid,
+        image.sop_uid,
+    )
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    write_file_meta_info(header, meta, enforce_standard=True)
+    body = b"".join(elements[tag] for tag in sorted(elements))
+    return bytes(128) + b"DICM" + header.getvalue() + body
 
 
 # --------------------------------------------------------------------------- tools
@@ -110,6 +141,14 @@ def differences(paths: list[Path], require_tool: Tool) -> list[str]:
     """
     said = run(require_tool("dcentvfy"), *paths).splitlines()
     return [line for line in said if "AccessionNumber" not in line]
+
+
+def parsed(path: Path) -> Any:
+    """What highdicom's parser makes of an SR or a Key Object Selection."""
+    ds = dcmread(path)
+    if ds.Modality == "KO":
+        return KeyObjectSelectionDocument.from_dataset(ds)
+    return srread(path)
 
 
 # --------------------------------------------------------------------------- PixelMed
