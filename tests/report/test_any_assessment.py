@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from tests.report import samples
+from tests.report.test_identity import NAMES, elements, request
 from tfkt_node.records import (
+    CT_CLASSES,
     Assessment,
     BundleInForce,
     Confidence,
     CriteriaInForce,
     EarlierVerdict,
+    EvidenceInstance,
     InstanceOutcome,
     InstanceState,
     MadeObject,
@@ -33,7 +37,7 @@ from tfkt_node.records import (
     StackSummary,
     Verdict,
 )
-from tfkt_node.report import key_objects, structured_report, summary_picture
+from tfkt_node.report import codes, key_objects, structured_report, summary_picture
 from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM, Form
 
 pytestmark = pytest.mark.station
@@ -87,7 +91,7 @@ stacks = st.builds(
     repeated=counts,
     spacing_mm=optional(st.floats(0, 100)),
     physics=st.fixed_dictionaries(
-        {}, optional={"noise_hu": usually(optional(st.floats(0, 1e9)), st.floats())}
+        {}, optional=dict.fromkeys(codes.PHYSICS, usually(optional(st.floats(0, 1e9)), st.floats()))
     ),
     slices=st.lists(slices, min_size=1, max_size=6).map(tuple),
 )
@@ -129,7 +133,7 @@ def assessments(draw: st.DrawFn) -> Assessment:
         confidence_reasons=tuple(draw(st.lists(reasons, max_size=3))),
         flagged=draw(st.sampled_from([True, True, False])),
         score=draw(optional(scores)),
-        interval=None,
+        interval=draw(optional(st.tuples(scores, scores))),
         deciding_stack=draw(usually(st.integers(0, max(0, len(found) - 1)))),
         stacks=found,
         instances=tuple(draw(st.lists(outcomes, max_size=4))),
@@ -138,16 +142,43 @@ def assessments(draw: st.DrawFn) -> Assessment:
     )
 
 
+uids = st.sampled_from(["", "1.2.840.1", "0", "not a UID", "1" * 65, "山"])
+latin = st.text(st.characters(codec="latin-1", exclude_characters="\\\r\n\f\t\x1b"), max_size=16)
+requests = st.builds(
+    request, RequestedProcedureID=latin, AccessionNumber=latin, StudyInstanceUID=st.just("1.2.9")
+)
+attributes = st.one_of(
+    st.sampled_from(sorted(NAMES)).map(lambda name: elements(NAMES[name], name)),
+    st.builds(
+        samples.patient,
+        PatientName=latin,
+        PatientID=latin,
+        AdmissionID=latin,
+        TimezoneOffsetFromUTC=st.sampled_from(["+0100", "-0000", "+1500", "", "zone"]),
+        RequestAttributesSequence=st.lists(requests, max_size=2),
+    ).map(samples.encode_attributes),
+)
+"""Patient and study as reception stores them, or bytes that are no data set."""
+
+
 @st.composite
 def records(draw: st.DrawFn) -> ReportRecord:
-    """Any record: with or without a report before it, numbers of instances and a zone."""
+    """Any record: any patient and study, with or without a report before it, and instances."""
     record = samples.record_of(draw(assessments()))
-    numbers = st.integers(-(2**31), 2**31)
+    instances = st.builds(
+        EvidenceInstance,
+        sop_class_uid=st.sampled_from(sorted(CT_CLASSES)),
+        sop_uid=st.just(""),
+        instance_number=optional(st.integers(-(2**31), 2**31)),
+    )
+    named = [replace(draw(instances), sop_uid=item.sop_uid) for item in record.evidence]
     return replace(
         record,
-        evidence=tuple(
-            replace(item, instance_number=draw(optional(numbers))) for item in record.evidence
-        ),
+        attributes=draw(usually(attributes, st.binary(max_size=60))),
+        patient_id=draw(words),
+        study_uid=draw(uids),
+        series_uid=draw(uids),
+        evidence=draw(usually(st.just(tuple(named)), st.just(tuple(named[1:])))),
         predecessor=draw(optional(st.just(Predecessor(SR_FORM.sop_class_uid, "2.25.1", "2.25.2")))),
         before=draw(
             optional(
@@ -174,6 +205,7 @@ def items(ds: Dataset) -> Iterator[Dataset]:
 
 def assert_sound(made: MadeObject) -> None:
     ds = samples.read(made.content)
+    assert re.fullmatch(r"[0-9.]{1,64}", ds.StudyInstanceUID)
     evidence = {
         item.ReferencedSOPInstanceUID
         for study in ds.get("CurrentRequestedProcedureEvidenceSequence", [])
@@ -233,13 +265,11 @@ def test_any_record_makes_a_picture_or_one_clear_error(record: ReportRecord) -> 
         assert record.assessment.verdict is not None
 
 
-@given(assessment=assessments())
+@given(record=records())
 @settings(max_examples=60, deadline=None)
-def test_any_assessment_makes_a_sound_selection_or_one_clear_error(
-    assessment: Assessment,
-) -> None:
+def test_any_record_makes_a_sound_selection_or_one_clear_error(record: ReportRecord) -> None:
     """A Key Object Selection names at least one slice, and only slices among its evidence."""
-    made = made_or_refused(lambda: key_objects.build(samples.record_of(assessment)))
+    made = made_or_refused(lambda: key_objects.build(record))
 
     event("made" if made else "refused")
     if made:
