@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import struct
 import threading
@@ -23,13 +24,19 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.sop_class import Verification
 
+from tests.conftest import ROOT
 from tests.reception import wire
 from tests.reception.scu import associate
-from tfkt_node.reception import upper_layer
+from tfkt_node.reception import services, upper_layer
 from tfkt_node.reception.arrivals import AssociationEnded, AssociationOpened
 from tfkt_node.reception.door import Door
 from tfkt_node.reception.file_meta import read_meta
-from tfkt_node.reception.incoming import Incoming
+from tfkt_node.reception.incoming import (
+    CANNOT_UNDERSTAND,
+    DOES_NOT_MATCH_CLASS,
+    OUT_OF_RESOURCES,
+    Incoming,
+)
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import MAXIMUM_PDU_BYTES
 from tfkt_node.reception.negotiation import transfer_syntaxes
@@ -407,3 +414,21 @@ def test_message_without_end_is_aborted(listen, make_ct):
     assert "Status" not in answer
     assert ended.how is AssociationEnd.ABORTED
     assert status.Status == 0x0000
+
+
+def test_conformance_statement_lists_every_status():
+    """What reception answers, and nothing else, is in the statement's table of the Storage SCP."""
+    statement = (ROOT / "deploy" / "CONFORMANCE.md").read_text(encoding="utf-8")
+    storage = statement.partition("### 5.1")[2].partition("### 5.2")[0]
+
+    listed = {int(status, 16) for status in re.findall(r"^\| (0x\w{4}) \|", storage, re.M)}
+
+    assert listed == {
+        services.SUCCESS,
+        services.PROCESSING_FAILURE,
+        services.CLASS_NOT_SUPPORTED,
+        services.UNRECOGNISED_OPERATION,
+        OUT_OF_RESOURCES,
+        DOES_NOT_MATCH_CLASS,
+        CANNOT_UNDERSTAND,
+    }
