@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from tests.report import samples
 from tests.report.validators import of_real_series
 from tfkt_node.making import make
 from tfkt_node.reception.instances import Spool
-from tfkt_node.records import ClaimedObject, ObjectKind, ReportRecord
+from tfkt_node.records import ClaimedObject, ObjectKind, Permanent, ReportRecord
 from tfkt_node.settings import Report
 
 pytestmark = pytest.mark.station
@@ -94,6 +95,23 @@ def test_zone_of_the_study_goes_before_the_setting(tmp_path: Path) -> None:
     assert ("+0900", "20260306", "073015") == (
         ds.TimezoneOffsetFromUTC, ds.ContentDate, ds.ContentTime,
     )  # fmt: skip
+
+
+def test_object_whose_file_was_lost_is_made_anew_as_the_same_bytes(tmp_path: Path) -> None:
+    """P5: under one UID there is one object, for each destination and for ever."""
+    record, spool = samples.record_of(samples.flagged_assessment()), Spool(tmp_path)
+    first = make(ClaimedObject(1, ObjectKind.SR, record), Report(), spool)
+    lost = ClaimedObject(1, ObjectKind.SR, record, hashlib.sha256(first.content).hexdigest())
+
+    assert first == make(lost, Report(), spool)
+    with pytest.raises(Permanent, match="not what it was") as raised:
+        make(lost, Report(worst_slices=1), spool)
+    assert "restore its file from the backup" in raised.value.cure
+
+    restored = spool.object_path(first.sop_instance_uid)
+    restored.parent.mkdir(parents=True, exist_ok=True)
+    restored.write_bytes(first.content)
+    assert first == make(lost, Report(worst_slices=1), spool)
 
 
 def test_picture_shows_the_worst_slice_as_long_as_the_spool_has_it(

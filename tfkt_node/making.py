@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from tfkt_node.reception.instances import Spool
@@ -10,6 +11,7 @@ from tfkt_node.records import (
     FloatArray,
     MadeObject,
     ObjectKind,
+    Permanent,
     ReportRecord,
     SetAside,
 )
@@ -18,7 +20,31 @@ from tfkt_node.slices.decoding import decode_hu, read_dataset
 
 
 def make(claimed: ClaimedObject, report: Report, spool: Spool) -> MadeObject:
-    """Make the object. Raises Permanent, with the cure, where its record contradicts itself."""
+    """Make the object; where it was made before and its file was lost, as the same bytes.
+
+    Raises Permanent, with the cure, where its record contradicts itself, or other bytes came out.
+    """
+    made = _made(claimed, report, spool)
+    return made if claimed.sha256 is None else _as_before(made, claimed.sha256, spool)
+
+
+def _as_before(made: MadeObject, sha256: str, spool: Spool) -> MadeObject:
+    """Return the object with the bytes that it had, be they those of a file that was restored."""
+    if hashlib.sha256(made.content).hexdigest() == sha256:
+        return made
+    path = spool.object_path(made.sop_instance_uid)
+    restored = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(restored).hexdigest() == sha256:
+        return replace(made, content=restored)
+    raise Permanent(
+        "made anew, the object is not what it was: settings or the software have changed since, or "
+        "an image is gone",
+        "restore its file from the backup of the spool, then run "
+        "`tfkt-node deliveries retry --all`",
+    )
+
+
+def _made(claimed: ClaimedObject, report: Report, spool: Spool) -> MadeObject:
     # late: brings highdicom and matplotlib
     from tfkt_node.report import key_objects, structured_report, summary_picture
     from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM

@@ -537,11 +537,15 @@ class MadeObject:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedObject:
-    """An owed object that this process holds the lease of."""
+    """An owed object that this process holds the lease of.
+
+    sha256: of its file, where it was made before and its file was lost; else None.
+    """
 
     object_id: int
     kind: ObjectKind
     record: ReportRecord
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

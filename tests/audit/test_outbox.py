@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfkt_node.audit.schema import verdicts
+from tfkt_node.audit.schema import objects, verdicts
 from tfkt_node.audit.store import Store
 from tfkt_node.records import (
     ClaimedObject,
@@ -184,6 +184,52 @@ def test_delivery_to_an_unknown_destination_is_given_up_with_the_cure(decided: S
     decided.delivery_retry(held.delivery_id, "owner", "no answer", at(200), at(145))
     assert decided.end_orphaned_deliveries(["pacs"], at(146)) == 1
     assert decided.retry_deliveries("pacs", "operator", "peer is back", at(150)) == 1
+
+
+def test_object_whose_file_is_lost_is_made_anew_by_command(decided: Store) -> None:
+    """P5: its deliveries wait for it, and a report of a later revision still names it."""
+    build(decided, 40)
+    (sha256,) = {row["sha256"] for row in rows_of(decided, "objects")}
+    lost = decided.claim_delivery("owner", "pacs", at(41), LEASE_S)
+    assert lost is not None
+
+    assert decided.delivery_lost(lost.delivery_id, "owner", "gone; cure: …", at(42))
+
+    assert not decided.delivery_lost(lost.delivery_id, "owner", "gone; cure: …", at(42))
+    assert told(decided)[-1][:3] == ("OBJECT_FAILED", "object:1", {"error": "gone; cure: …"})
+    assert decided.claim_delivery("owner", "archive", at(43), LEASE_S) is None
+    revise(decided, 100, "v2")
+    named = build(decided, 140).record.predecessor
+    assert named is not None
+    assert named.sop_uid == "2.25.1"
+
+    assert decided.retry_deliveries("pacs", "operator", "disk mended", at(150)) == 1
+    again = decided.claim_object("owner", at(151), LEASE_S)
+    assert again is not None
+    assert (again.sha256, again.record.verdict_id) == (sha256, "v1")
+    assert decided.object_built(again.object_id, "owner", made(1), Path("/o"), at(152))
+    found = decided.claim_delivery("owner", "pacs", at(153), LEASE_S)
+    assert found is not None
+    assert (found.delivery_id, found.attempts) == (lost.delivery_id, 0)
+
+
+def test_object_made_anew_names_the_report_that_it_named(decided: Store) -> None:
+    """P5: the predecessor of each kind stays the one of its first making."""
+    both = (ObjectKind.SR, ObjectKind.ENHANCED_SR)
+    revise(decided, 100, "v2", both)
+    build(decided, 140)
+    first = [build(decided, 141), build(decided, 142)]
+    revise(decided, 200, "v3", both)
+    third = [build(decided, 240), build(decided, 241)]
+    with decided.writing() as connection:
+        lost = objects.c.verdict_id == "v3"
+        connection.execute(objects.update().where(lost).values(state="OWED"))
+
+    again = [build(decided, now_s) for now_s in (260, 261)]
+
+    assert [one.record for one in third] == [one.record for one in again]
+    assert [one.record for one in first] == [decided.report_record("v2", kind) for kind in both]
+    assert [one.record for one in third] == [decided.report_record("v3", kind) for kind in both]
 
 
 def test_failed_object_comes_back_by_command(decided: Store) -> None:

@@ -197,12 +197,33 @@ def test_object_that_could_not_be_made_is_listed(
 
     shown = " ".join(node("deliveries", "list").out.split())
 
-    assert "FAILED to be made: no space" in shown
+    assert "no object: no space" in shown
     assert "PENDING" not in shown
     (one,) = json.loads(node("deliveries", "list", "--json").out)["deliveries"]
     assert ("FAILED", "no space") == (one["object_state"], one["object_error"])
     node("deliveries", "retry", "--all", "--reason", "freed")
     assert "FAILED" not in node("deliveries", "list").out
+
+
+def test_what_was_sent_is_shown_so_though_its_file_is_lost(node: Command, store: Store) -> None:
+    """P5: of two destinations, only the one that still waits for the object shows its loss."""
+    making.fill(store, 6)
+    making.close(store, 40)
+    making.decide(store, 45, "v1", (ObjectKind.SR,), ("archive", "pacs"))
+    making.build(store, 46)
+    for name in ("archive", "pacs"):
+        claimed = store.claim_delivery("owner", name, making.at(47), making.LEASE_S)
+        assert claimed is not None
+        if name == "archive":
+            store.delivery_sent(claimed.delivery_id, "owner", 0, "", making.at(48))
+        else:
+            store.delivery_lost(claimed.delivery_id, "owner", "gone; cure: retry", making.at(48))
+
+    sent, waits = (line.split() for line in node("deliveries", "list").out.splitlines()[-2:])
+
+    assert "SENT" in sent
+    assert "FAILED" in waits
+    assert "gone;" in waits
 
 
 def test_delivery_to_a_removed_peer_is_tried_again(

@@ -13,7 +13,7 @@ from tests.audit.making import LEASE_S, at, close, decide, fill, made
 from tests.delivery.destination import KOS, QUICK, Destination
 from tfkt_node.audit.store import Store
 from tfkt_node.delivery import outbox
-from tfkt_node.records import DeliveryRow, DeliveryState
+from tfkt_node.records import DeliveryRow, DeliveryState, ObjectState
 from tfkt_node.settings import Peer, Settings
 
 Objects = Callable[[int], list[Path]]
@@ -70,6 +70,27 @@ def test_refused_object_is_dead_with_its_cure_until_an_operator_retries(store: S
     with Destination() as pacs:
         assert 1 == deliver(store, pacs.peer, 61)
     assert (DeliveryState.SENT, "") == (row(store).state, row(store).last_error)
+
+
+def test_object_whose_file_is_gone_waits_until_it_is_made_anew(
+    store: Store, tmp_path: Path
+) -> None:
+    """P5: the row says what to do; after the retry the same object arrives."""
+    (path,) = tmp_path.glob("*.dcm")
+    content = path.read_bytes()
+    path.unlink()
+    with Destination() as pacs:
+        assert [0, 0] == [deliver(store, pacs.peer, now_s) for now_s in (50, 9999)]
+        assert (ObjectState.FAILED, 0) == (row(store).object_state, row(store).attempts)
+        assert "retry --all`, which makes the object anew" in row(store).object_error
+
+        assert 1 == store.retry_deliveries(None, "operator", "disk mended", at(60))
+        again = store.claim_object("builder", at(61), LEASE_S)
+        assert again is not None
+        path.write_bytes(content)
+        whole = replace(made(again.object_id), content=content)
+        assert store.object_built(again.object_id, "builder", whole, path, at(62))
+        assert 1 == deliver(store, pacs.peer, 63)
 
 
 def test_object_that_was_not_tried_is_free_again_without_an_attempt(store: Store) -> None:

@@ -15,7 +15,7 @@ from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, held, release_own
-from tfkt_node.audit.reading import REPORTS, assemble, newest_earlier_report
+from tfkt_node.audit.reading import REPORTS, assemble, report_before
 from tfkt_node.audit.schema import deliveries, objects, revisions, verdicts
 from tfkt_node.records import (
     ClaimedObject,
@@ -49,7 +49,10 @@ class Objects(Database):
         return None
 
     def _take_object(self, owner: str, now: datetime, lease_s: float) -> int | None:
-        """Take the oldest object that is owed, and fix the report that it names."""
+        """Take the oldest object that is owed, and note the report that it names.
+
+        That of an object which was made before stays, so that it is made the same.
+        """
         candidates = (
             sa.select(objects.c.id)
             .where(in_state(objects, ObjectState.OWED), due(objects, now), ~_waits_for_earlier())
@@ -64,24 +67,21 @@ class Objects(Database):
                 verdict_id, kind = connection.execute(
                     sa.select(objects.c.verdict_id, objects.c.kind).where(here)
                 ).one()
-                predecessor = newest_earlier_report(connection, verdict_id, ObjectKind(kind))
-                named = predecessor.id if predecessor else None
-                connection.execute(objects.update().where(here).values(predecessor_id=named))
+                named = report_before(connection, verdict_id, ObjectKind(kind))
+                connection.execute(
+                    objects.update().where(here).values(predecessor_id=named.id if named else None)
+                )
             return object_id
 
     def _read_owed(self, object_id: int) -> ClaimedObject:
         """Read what an object is made from."""
         with self.reading() as connection:
-            row = connection.execute(
-                sa.select(objects.c.kind, objects.c.verdict_id, objects.c.predecessor_id).where(
-                    objects.c.id == object_id
-                )
-            ).one()
+            row = connection.execute(sa.select(objects).where(objects.c.id == object_id)).one()
             predecessor = connection.execute(
                 sa.select(objects).where(objects.c.id == row.predecessor_id)
             ).first()
             record = assemble(connection, row.verdict_id, predecessor)
-            return ClaimedObject(object_id, ObjectKind(row.kind), record)
+            return ClaimedObject(object_id, ObjectKind(row.kind), record, row.sha256)
 
     def object_built(
         self, object_id: int, owner: str, made: MadeObject, path: Path, at: datetime

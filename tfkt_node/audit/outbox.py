@@ -94,6 +94,30 @@ class Outbox(Database):
         told = Event(EventKind.DELIVERY_DEAD, f"delivery:{delivery_id}", {"error": error})
         return self._end_delivery(delivery_id, owner, values, at, told)
 
+    def delivery_lost(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
+        """Record that the file of an object is lost: the object is FAILED, and retried by command.
+
+        Its deliveries wait for it. error: with the cure.
+        """
+        with self.writing() as connection:
+            object_id = connection.execute(
+                deliveries.update()
+                .where(held(deliveries, delivery_id, owner))
+                .values(**FREED)
+                .returning(deliveries.c.object_id)
+            ).scalar()
+            if object_id is None:
+                return False
+            failed = connection.execute(
+                objects.update()
+                .where(objects.c.id == object_id, objects.c.state == ObjectState.BUILT)
+                .values(state=ObjectState.FAILED, error=storable(error))
+            )
+            if failed.rowcount == 1:
+                told = Event(EventKind.OBJECT_FAILED, f"object:{object_id}", {"error": error})
+                append(connection, at, told)
+            return True
+
     def _end_delivery(
         self, delivery_id: int, owner: str, values: dict[str, Any], at: datetime, *told: Event
     ) -> bool:

@@ -33,7 +33,6 @@ from tfkt_node.records import (
     InstanceOutcome,
     InstanceState,
     ObjectKind,
-    ObjectState,
     Outcome,
     Population,
     Predecessor,
@@ -51,33 +50,32 @@ REPORTS = (ObjectKind.SR, ObjectKind.ENHANCED_SR)
 class Reports(Database):
     """Queries behind the making of reports."""
 
-    def report_record(self, verdict_id: str) -> ReportRecord:
-        """Return what the report of a verdict is made from, from rows alone.
+    def report_record(self, verdict_id: str, kind: ObjectKind = ObjectKind.SR) -> ReportRecord:
+        """Return what the object of a kind of a verdict is made from, from rows alone.
 
-        Once the report is BUILT its predecessor is fixed, so that a rebuild gives the same bytes.
+        Once it was made its predecessor is fixed, so that it is made anew as the same bytes.
         Raises LookupError for an unknown verdict.
         """
         with self.reading() as connection:
-            built = connection.execute(
-                sa.select(objects.c.predecessor_id)
-                .where(
-                    objects.c.verdict_id == verdict_id,
-                    objects.c.kind.in_(REPORTS),
-                    objects.c.state == ObjectState.BUILT,
-                )
-                .order_by(objects.c.id)
-            ).first()
-            if built is None:
-                predecessor = newest_earlier_report(connection, verdict_id, ObjectKind.SR)
-            else:
-                predecessor = connection.execute(
-                    sa.select(objects).where(objects.c.id == built.predecessor_id)
-                ).first()
-            return assemble(connection, verdict_id, predecessor)
+            return assemble(connection, verdict_id, report_before(connection, verdict_id, kind))
 
 
-def newest_earlier_report(connection: sa.Connection, verdict_id: str, kind: ObjectKind) -> Any:
-    """Return the BUILT report of the newest earlier revision of the same series, or None.
+def report_before(connection: sa.Connection, verdict_id: str, kind: ObjectKind) -> Any:
+    """Return the row of the report that an object names: where it was made before, the same."""
+    made = connection.execute(
+        sa.select(objects.c.predecessor_id).where(
+            objects.c.verdict_id == verdict_id,
+            objects.c.kind == kind,
+            objects.c.built_at.is_not(None),
+        )
+    ).first()
+    if made is None:
+        return _newest_earlier_report(connection, verdict_id, kind)
+    return connection.execute(sa.select(objects).where(objects.c.id == made.predecessor_id)).first()
+
+
+def _newest_earlier_report(connection: sa.Connection, verdict_id: str, kind: ObjectKind) -> Any:
+    """Return the report of the newest earlier revision of the series that was made, or None.
 
     kind: which of two reports to prefer where that revision has both.
     """
@@ -95,7 +93,8 @@ def newest_earlier_report(connection: sa.Connection, verdict_id: str, kind: Obje
         .where(
             revisions.c.number < this.c.number,
             objects.c.kind.in_(REPORTS),
-            objects.c.state == ObjectState.BUILT,
+            # Not BUILT: one whose file was lost may be at its destination all the same.
+            objects.c.built_at.is_not(None),
         )
         .order_by(revisions.c.number.desc(), sa.case((objects.c.kind == kind, 0), else_=1))
         .limit(1)

@@ -246,7 +246,7 @@ objects = sa.Table(
     sa.Column("own_series_uid", sa.Text, comment="the series that the object is in"),
     sa.Column("path", sa.Text),
     sa.Column("sha256", sa.Text, comment="of the whole file"),
-    # Kept from the claim on, so that a rebuild names the same predecessor for ever.
+    # Kept once the object was made, so that it names the same predecessor when it is made anew.
     link_to("predecessor_id", "objects.id", nullable=True),
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     sa.Column("built_at", UtcDateTime),

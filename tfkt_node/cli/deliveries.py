@@ -56,8 +56,9 @@ def list_deliveries(
 
 
 def _line(row: DeliveryRow) -> tuple[str, ...]:
-    """Return the cells of a row: of an object that could not be made, its own state and error."""
-    failed = row.object_state is ObjectState.FAILED
+    """Return the cells of a row: where it waits for an object, the object's state and error."""
+    is_sent = row.state is DeliveryState.SENT
+    failed = row.object_state is ObjectState.FAILED and not is_sent
     return (
         NOTHING if row.delivery_id is None else str(row.delivery_id),
         row.destination or NOTHING,
@@ -65,7 +66,7 @@ def _line(row: DeliveryRow) -> tuple[str, ...]:
         str(row.object_state if failed else row.state),
         str(row.attempts),
         NOTHING if failed else instant(row.next_attempt_at),
-        f"FAILED to be made: {row.object_error}" if failed else row.last_error,
+        f"no object: {row.object_error}" if failed else row.last_error,
     )
 
 

@@ -17,7 +17,7 @@ from random import Random
 from typing import Protocol
 
 from tfkt_node.delivery import store_scu
-from tfkt_node.delivery.statuses import Answer, NoAssociation, Receipt, lost
+from tfkt_node.delivery.statuses import Answer, Lost, NoAssociation, Receipt, lost
 from tfkt_node.records import ClaimedDelivery, Misconfigured, Permanent
 from tfkt_node.settings import Delivery, Settings
 
@@ -51,6 +51,9 @@ class Deliveries(Protocol):
         self, delivery_id: int, owner: str, why: str, next_attempt_at: datetime
     ) -> bool:
         """Give back a delivery that was not tried."""
+
+    def delivery_lost(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
+        """Record that the file of the object is lost, which is to be made anew first."""
 
     def delivery_dead(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
         """Record that it will not work as things stand."""
@@ -145,6 +148,10 @@ def _write_down(  # noqa: PLR0913, PLR0917
     if isinstance(answer, Receipt):
         held = store.delivery_sent(item.delivery_id, owner, answer.status, answer.comment, at)
         level, said = logging.INFO, f"delivery.sent {told} status=0x{answer.status:04X}"
+    elif isinstance(answer, Lost):
+        error = f"{answer}; cure: {answer.cure}"
+        held = store.delivery_lost(item.delivery_id, owner, error, at)
+        level, said = logging.ERROR, f'delivery.file_lost {told} why="{answer}"'
     elif isinstance(answer, Permanent):
         error = f"{answer}; cure: {answer.cure}"
         held = store.delivery_dead(item.delivery_id, owner, error, at)

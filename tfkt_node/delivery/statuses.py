@@ -60,7 +60,7 @@ def lost() -> Lost:
     """Say that an object cannot be sent for want of its file."""
     return Lost(
         "the file of the object is gone, or is no longer what was made",
-        f"restore it from the backup of the spool, {_CURE}",
+        f"look after the disk of the spool, {_CURE}, which makes the object anew",
     )
 
 
