@@ -92,8 +92,8 @@ def _measurement_report(
     deciding = deciding_stack(a)
     others = [stack for stack in a.stacks if stack is not deciding and has_score(stack)]
     # The worst slice itself has its outline in the stack's group; two there would overprint.
-    worst = lowest(deciding)
-    ordered = [item for item in worst_first(deciding) if _place(item) != _place(worst)]
+    worst = (lowest(deciding).sop_uid, lowest(deciding).frame)
+    ordered = [item for item in worst_first(deciding) if (item.sop_uid, item.frame) != worst]
     listed = ordered[:worst_slices]
     decided = (_verdict(a), _criteria(a, ordered, listed))
     groups = [_stack_group(record, form, deciding, _measurements(deciding, evidence), decided)]
@@ -111,10 +111,6 @@ def _measurement_report(
         template="1500",
         root=True,
     )
-
-
-def _place(item: SliceScore) -> tuple[str, int | None]:
-    return item.sop_uid, item.frame
 
 
 def _tracking(record: ReportRecord, form: Form, name: str, *key: str) -> tuple[Item, Item]:
