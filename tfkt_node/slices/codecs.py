@@ -2,15 +2,18 @@
 
 pydicom has no permissive plug-in for JPEG lossless (57, 70) and JPEG extended (51), none at all
 for the retired 53 and 55, and does not know JPEG XL; so the libraries are called directly, in one
-table, and each stream's own header is compared with the attributes before memory is taken for it.
+table, and each stream's own size is compared with the attributes before memory is taken for it.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -48,85 +51,144 @@ NAMES = {
 }
 """Names of the syntaxes that pydicom's dictionary lacks."""
 
+START_OF_IMAGE = b"\xff\xd8\xff"
+START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN = b"\xff\xda"
+
+END_OF_BITS = re.compile(rb"\xff+[\xd0-\xd7\xd9]")
+"""Where the bits of a JPEG scan end, or those between two of its restart markers."""
+
+OTHER_BITS = b"\x80" + bytes(15)
+"""A one where the JPEG library makes up zeros, and enough of them for any sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """What a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream says of itself. bits: of each sample."""
+    """What a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream says of itself. bits: of each sample.
+
+    is_dct: JPEG with loss, which has 8 or 12 bits and nothing between: wider values can only have
+    been scaled to them.
+    """
 
     rows: int
     columns: int
     components: int
     bits: int
+    is_dct: bool = False
 
 
-def _jpeg(frame: bytes, _pixels: int, _bits: int) -> IntArray:
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One decoded frame, as the stream has it: (rows, columns) integers, so many bits of each."""
+
+    values: IntArray
+    bits: int
+    is_dct: bool
+
+
+Shape = tuple[int, int]
+
+
+def _jpeg(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
+    """Decode JPEG of any process (ISO/IEC 10918-1), and see that nothing of it is missing.
+
+    The library makes up zeros for bits that are not there, and says nothing. With other bits in
+    their place the first sample made of them is another one; what is whole stays the same.
+    """
     import imagecodecs
 
-    # The library fills what is missing with grey, without an error.
-    if END_OF_IMAGE not in frame[frame.rfind(START_OF_SCAN) :]:
+    stored: IntArray = imagecodecs.jpeg8_decode(frame)
+    scan = frame.rfind(START_OF_SCAN)
+    bits = frame[scan:].rstrip(b"\xff") + END_OF_IMAGE
+    longer = frame[:scan] + END_OF_BITS.sub(lambda marker: OTHER_BITS + marker[0], bits)
+    if not np.array_equal(stored, imagecodecs.jpeg8_decode(longer)):
         raise ValueError("the stream breaks off")
-    return imagecodecs.jpeg_decode(frame)
+    return stored
 
 
-def _jpeg_lossless(frame: bytes, _pixels: int, _bits: int) -> IntArray:
+def _jpeg_lossless(frame: bytes, shape: Shape, bits: int) -> IntArray:
+    """Decode JPEG lossless, but not where the encoder's arithmetic may have overflowed.
+
+    Predictors 5 to 7 (ISO/IEC 10918-1 H.1.2.1) reckon with differences of neighbours. Some encoders
+    did so in 16 bits: where a difference needs 17, whether samples have a sign or not, nobody knows
+    which arithmetic the stream is for.
+    """
+    stored = _jpeg(frame, shape, bits)
+    if stored.dtype.itemsize == 2 and _predictor(frame) >= 5:
+        readings = (stored.view(dtype).astype(np.int32) for dtype in ("u2", "i2"))
+        if all(_largest_step(reading) > 0x7FFF for reading in readings):
+            raise ValueError("the differences of the stream overflow")
+    return stored
+
+
+def _largest_step(values: IntArray) -> int:
+    return max(int(np.abs(np.diff(values, axis=axis)).max(initial=0)) for axis in (0, 1))
+
+
+def _predictor(frame: bytes) -> int:
+    """Read the selection value of the scan (ISO/IEC 10918-1 B.2.3), behind its components."""
+    scan = frame.rfind(START_OF_SCAN)
+    return frame[scan + 5 + 2 * frame[scan + 4]]
+
+
+def _jpeg_xl(frame: bytes, shape: Shape, _bits: int) -> IntArray:
     import imagecodecs
 
-    return imagecodecs.jpegsof3_decode(frame)
+    # The library compares the stream with an array that is there before it takes memory.
+    for dtype in (np.uint16, np.uint8):
+        with suppress(ValueError):
+            stored: IntArray = imagecodecs.jpegxl_decode(frame, out=np.empty(shape, dtype))
+            return stored
+    raise ValueError("the compressed stream is of another size or kind than the attributes say")
 
 
-def _jpeg_xl(frame: bytes, _pixels: int, _bits: int) -> IntArray:
-    import imagecodecs
-
-    return imagecodecs.jpegxl_decode(frame)
-
-
-def _jpeg_ls(frame: bytes, _pixels: int, _bits: int) -> IntArray:
+def _jpeg_ls(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     import jpeg_ls
 
     stored: IntArray = jpeg_ls.decode(np.frombuffer(frame, dtype=np.uint8))
     return stored
 
 
-def _jpeg_2000(frame: bytes, _pixels: int, _bits: int) -> IntArray:
+def _jpeg_2000(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     import openjpeg
 
     stored: IntArray = openjpeg.decode(frame)
     return stored
 
 
-def _rle(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
+def _rle(frame: bytes, shape: Shape, bits_allocated: int) -> IntArray:
     """Decode DICOM's RLE (PS3.5 annex G): one PackBits segment a byte, the highest byte first."""
     import imagecodecs
 
     count, *offsets = struct.unpack_from("<16L", frame)
     if count != bits_allocated // 8:
         raise ValueError("the number of segments is not that of the bytes of a pixel")
+    pixels = shape[0] * shape[1]
     cells = np.empty((pixels, count), dtype=np.uint8)
     for number, (start, end) in enumerate(pairwise([*offsets[:count], len(frame)])):
-        plane = imagecodecs.packbits_decode(frame[start:end])
+        plane = imagecodecs.packbits_decode(frame[start:end], out=pixels)  # and not a byte more
         if len(plane) != pixels:
-            raise ValueError("a segment has more or fewer bytes than the frame has pixels")
+            raise ValueError("a segment has fewer bytes than the frame has pixels")
         cells[:, count - 1 - number] = np.frombuffer(plane, dtype=np.uint8)
-    return cells.view(f"<u{count}")
+    return cells.view(f"<u{count}").reshape(shape)
 
 
-def _deflated(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
+def _deflated(frame: bytes, shape: Shape, bits_allocated: int) -> IntArray:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    native = inflater.decompress(frame, pixels * bits_allocated // 8 + 2)  # and no bomb further
-    return _native(native, pixels, bits_allocated)
+    length = shape[0] * shape[1] * bits_allocated // 8
+    return _native(inflater.decompress(frame, length + 2), shape, bits_allocated)  # no bomb further
 
 
-def _native(frame: bytes, pixels: int, bits_allocated: int) -> IntArray:
-    length = pixels * bits_allocated // 8
+def _native(frame: bytes, shape: Shape, bits_allocated: int) -> IntArray:
+    length = shape[0] * shape[1] * bits_allocated // 8
     if len(frame) not in (length, length + length % 2):
         raise ValueError("the frame has another length than the attributes say")
-    return np.frombuffer(frame, dtype=f"<u{bits_allocated // 8}", count=pixels)
+    cells = np.frombuffer(frame[:length], dtype=f"<u{bits_allocated // 8}")
+    return cells.reshape(shape)
 
 
-Decode = Callable[[bytes, int, int], IntArray]
+Decode = Callable[[bytes, Shape, int], IntArray]
 
 DECODERS: dict[str, tuple[str, Decode]] = {
     JPEG_2000_LOSSLESS: ("openjpeg", _jpeg_2000),
@@ -171,36 +233,47 @@ WHOLE_CELLS = frozenset({RLE_LOSSLESS, DEFLATED_FRAME, ENCAPSULATED_NATIVE})
 """Syntaxes that keep the pixel cells, unused bits included, as the native ones do; the others hold
 samples of a number of bits of their own."""
 
-SCALED = frozenset({JPEG_BASELINE, JPEG_EXTENDED, JPEG_PROGRESSIVE, JPEG_SPECTRAL, JPEG_XL_OF_JPEG})
-"""Syntaxes of 8 or 12 bits and nothing between: wider values can only have been scaled to them."""
+JPEG = frozenset(
+    {
+        JPEG_BASELINE,
+        JPEG_EXTENDED,
+        JPEG_PROGRESSIVE,
+        JPEG_SPECTRAL,
+        JPEG_LOSSLESS,
+        JPEG_LOSSLESS_SV1,
+    }
+)
 
 
+@cache
 def available() -> tuple[str, ...]:
     """Transfer syntaxes whose library is installed."""
     return tuple(uid for uid, (library, _) in DECODERS.items() if find_spec(library) is not None)
 
 
-def decode(
-    syntax: str, frame: bytes, *, rows: int, columns: int, bits_allocated: int
-) -> tuple[IntArray, int]:
-    """Decode one frame of a syntax in DECODERS, as the stream has it.
+def decode(syntax: str, frame: bytes, *, rows: int, columns: int, bits_allocated: int) -> Samples:
+    """Decode one frame of a syntax in DECODERS.
 
-    Returns (rows, columns) integers, and how many bits a sample has. Raises ValueError where the
-    stream is of another size than the attributes say (checked before decoding where its header
-    tells) or breaks off, and whatever the library raises.
+    Raises ValueError where the stream is of another size than the attributes say (checked before
+    memory is taken) or breaks off, and whatever the library raises.
     """
     header = stream_header(frame)
+    if header is None and syntax in JPEG:
+        raise ValueError("the compressed stream has no frame header")
     if header is not None and (header.rows, header.columns, header.components) != (
         rows,
         columns,
         1,
     ):
         raise ValueError("the compressed stream is of another size than the attributes say")
-    stored = DECODERS[syntax][1](frame, rows * columns, bits_allocated)
-    if stored.size != rows * columns or stored.dtype.kind not in "iu":
-        raise ValueError("the decoded frame does not match the attributes")
-    bits = 8 * stored.dtype.itemsize if header is None else header.bits
-    return stored.reshape(rows, columns), bits
+    values = DECODERS[syntax][1](frame, (rows, columns), bits_allocated)
+    if values.size != rows * columns or values.shape[:2] != (rows, columns):
+        raise ValueError("the decoded frame is of another size than the attributes say")
+    if values.dtype.kind not in "iu":
+        raise ValueError("the decoded frame holds no whole numbers")
+    bits = 8 * values.dtype.itemsize if header is None else header.bits
+    is_dct = syntax == JPEG_XL_OF_JPEG if header is None else header.is_dct
+    return Samples(values.reshape(rows, columns), bits, is_dct)
 
 
 def stream_header(frame: bytes) -> StreamHeader | None:
@@ -209,21 +282,24 @@ def stream_header(frame: bytes) -> StreamHeader | None:
     None for other streams and for those without a frame header. Source: ISO/IEC 10918-1 B.2.2
     (frame header), 14495-1 C.2.2, 15444-1 A.5.1 (SIZ).
     """
-    size = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # some senders wrap the stream in a JP2 file
-    if size >= 0 and len(frame) >= size + 43:
-        width, height, left, top = struct.unpack_from(">4I", frame, size + 8)
-        components, depth = struct.unpack_from(">HB", frame, size + 40)
-        return StreamHeader(height - top, width - left, components, (depth & 0x7F) + 1)
     if not frame.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
+        return _size_marker(frame)
+    at = frame.find(b"\xff", 2)
+    while 0 <= at <= len(frame) - 10:
         marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
-        if marker == 0xFF:  # fill byte
-            at += 1
+        if marker in (0x00, 0xFF):  # neither begins a segment
+            length = -1
         elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             bits, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
-            return StreamHeader(height, width, components, bits)
-        else:
-            at += 2 + length
+            return StreamHeader(height, width, components, bits, marker not in (0xC3, 0xF7))
+        at = frame.find(b"\xff", at + 2 + length)
     return None
+
+
+def _size_marker(frame: bytes) -> StreamHeader | None:
+    size = frame.find(START_OF_CODESTREAM, 0, 4096)  # some senders wrap the stream in a JP2 file
+    if size < 0 or len(frame) < size + 43:
+        return None
+    width, height, left, top = struct.unpack_from(">4I", frame, size + 8)
+    components, depth = struct.unpack_from(">HB", frame, size + 40)
+    return StreamHeader(height - top, width - left, components, (depth & 0x7F) + 1)

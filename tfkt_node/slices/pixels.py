@@ -18,7 +18,7 @@ from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
 from tfkt_node.slices.attributes import PixelsInFile, foreign_errors_as, integer, text
-from tfkt_node.slices.codecs import IntArray
+from tfkt_node.slices.codecs import IntArray, Samples
 from tfkt_node.slices.frames import FileSlice, frame_bytes
 from tfkt_node.slices.structure import Buffer
 
@@ -94,7 +94,7 @@ def stored_values(
             return layout, layout.value(cells), cells
         if syntax not in codecs.available():
             raise SetAside(Reason.UNDECODABLE, f"no decoder for {name_of(syntax)}")
-        cells, bits = codecs.decode(
+        samples = codecs.decode(
             syntax,
             frame_bytes(data, index, layout.frames, syntax, ds.get("ExtendedOffsetTable") or b""),
             rows=layout.rows,
@@ -102,8 +102,9 @@ def stored_values(
             bits_allocated=layout.bits_allocated,
         )
         if syntax in codecs.WHOLE_CELLS:
-            return layout, layout.value(cells), cells
-        return layout, _of_samples(layout, cells, bits, syntax), cells
+            return layout, layout.value(samples.values), samples.values
+        is_exact = syntax in codecs.LOSSLESS and not samples.is_dct
+        return layout, _of_samples(layout, samples, is_exact), samples.values
 
 
 @contextmanager
@@ -202,27 +203,28 @@ def _native(data: Buffer, layout: Layout, index: int, order: str) -> IntArray:
 # --------------------------------------------------------------------------- compressed
 
 
-def _of_samples(layout: Layout, samples: IntArray, bits: int, syntax: str) -> IntArray:
-    """Turn the samples of a stream, of so many bits each, into stored values.
+def _of_samples(layout: Layout, samples: Samples, is_exact: bool) -> IntArray:
+    """Turn the samples of a stream into stored values.
 
     Encoders differ: samples may be as wide as the cell, as the values, or as the widest value that
     occurs; and signed values are mostly written as two's complement into unsigned samples.
     """
-    lowest, highest = int(samples.min()), int(samples.max())
+    values, bits = samples.values, samples.bits
+    lowest, highest = int(values.min()), int(values.max())
     needed = layout.shift + layout.bits_stored
-    may_have_lost_its_sign = layout.is_signed and samples.dtype.kind == "u" and bits < needed
+    may_have_lost_its_sign = layout.is_signed and values.dtype.kind == "u" and bits < needed
     contradictions = (
         lowest < 0 and not layout.is_signed,
         may_have_lost_its_sign and highest >= 1 << (bits - 1),
-        bits < needed and (layout.shift > 0 or syntax in codecs.SCALED),
+        bits < needed and (layout.shift > 0 or samples.is_dct),
     )
     if any(contradictions):
         raise _doubt()
-    if syntax in codecs.LOSSLESS or bits <= needed:
-        return layout.value(samples)
+    if is_exact or bits <= needed:
+        return layout.value(values)
     # Loss may carry values a little beyond their range: masking would turn bone into air.
-    wide = samples.astype("i8")
-    if layout.is_signed and samples.dtype.kind == "u":  # the sign fills the whole sample
+    wide = values.astype("i8")
+    if layout.is_signed and values.dtype.kind == "u":  # the sign fills the whole sample
         wide -= (wide >> (bits - 1)) << bits
     low, high = layout.span
     reach = OVERSHOOT * (high - low)
