@@ -250,7 +250,7 @@ class Node:
 
     def _make(self, claimed: ClaimedObject) -> None:
         try:
-            made = make(claimed, self.settings.report, self.spool)
+            made = make(claimed, self.settings, self.spool)
             path = self.spool.object_path(made.sop_instance_uid)
             write_durably(path, (made.content,))
         except NodeError as error:
@@ -261,7 +261,7 @@ class Node:
             log.error('report.waits kind=%s why="%s"', claimed.kind, what)
             later = now() + timedelta(seconds=REPORT_RETRY_S)
             self.store.object_retry(claimed.object_id, self.owner, what, later)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it becomes a state of the object
             # No traceback: values of the header may stand in it (P10).
             what = f"{type(error).__name__} while building it"
             log.error("report.failed kind=%s type=%s", claimed.kind, type(error).__name__)

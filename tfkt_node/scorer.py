@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import resource
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from tfkt_node import logs
+from tfkt_node.child import confine
 from tfkt_node.records import (
     Assessment,
     InstanceRef,
@@ -266,11 +263,7 @@ class _Hang:
 
 def _run_child(pipe: Connection, settings: Settings, in_hand: _InHand) -> None:
     """Load the model once, then answer requests until the parent is gone."""
-    logs.configure(settings.logging)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to us as well
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit = settings.scoring.memory_limit_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    confine(settings)
     assessor: Assessor | None = None
     while True:
         try:
@@ -288,7 +281,8 @@ def _run_child(pipe: Connection, settings: Settings, in_hand: _InHand) -> None:
         except MemoryError:
             answer = ScoringFailed(
                 Reason.SCORER_ERROR,
-                f"The memory limit was met (scoring.memory_limit_mb is {limit >> 20}).",
+                "The memory limit was met "
+                f"(scoring.memory_limit_mb is {settings.scoring.memory_limit_mb}).",
             )
         except NodeError as error:
             answer = ScoringFailed(Reason.SCORER_ERROR, str(error))
@@ -302,14 +296,6 @@ def _run_child(pipe: Connection, settings: Settings, in_hand: _InHand) -> None:
             pipe.send(answer)
         except OSError:
             return
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is killed, even in the middle of a revision."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _load(settings: Settings) -> Assessor:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from pydicom import Dataset
 
 from tests.cli.conftest import ct, save
 from tests.cli.test_document import assessed
 from tfkt_node.cli.figure import MOST_PANELS, Panel, draw, worst
 from tfkt_node.records import CT_IMAGE, Assessment, FloatArray, InstanceRef
+from tfkt_node.settings import Limits
 
 pytestmark = pytest.mark.station
 
@@ -165,3 +167,17 @@ def test_a_slice_that_is_gone_leaves_the_scores(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", [panel(tmp_path / "gone.dcm", assessed(2.0).assessment)], places)
 
     assert height(tmp_path / "a.png") > 100
+
+
+def test_a_slice_beyond_the_limits_is_not_read(tmp_path: Path, drawn: list[Figure]) -> None:
+    """What the settings keep from being scored is not opened for the picture either."""
+    ds, item = ct(1), Dataset()
+    item.ReferencedStudySequence = [Dataset()]
+    ds.RequestAttributesSequence = [item]
+    one = panel(save(ds, tmp_path / "a.dcm"), assessed(2.0).assessment)
+
+    for nesting in (2, 1):
+        draw(tmp_path / "a.png", [replace(one, limits=Limits(nesting=nesting))], places)
+
+    gone = "the slice cannot be read again"
+    assert [False, True] == [gone in texts(figure) for figure in drawn]

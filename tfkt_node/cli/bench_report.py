@@ -29,7 +29,7 @@ from tfkt_node.records import (
     StackSummary,
     Verdict,
 )
-from tfkt_node.settings import Report
+from tfkt_node.settings import Settings
 
 SERIES = "2.25.1"
 DIGEST = "0" * 64
@@ -54,11 +54,11 @@ def measure(slices: int, rounds: int) -> Iterator[Row]:
         spool = Spool(Path(folder))
         for kind in ObjectKind:
             claimed = ClaimedObject(0, kind, record)
-            made = make(claimed, Report(), spool)  # imports count for no round
+            made = make(claimed, Settings(), spool)  # imports count for no round
             times_ms = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                make(claimed, Report(), spool)
+                make(claimed, Settings(), spool)
                 times_ms.append(1000 * (time.perf_counter() - began))
             yield Row(kind, median(times_ms), len(made.content) / 1000)
 

@@ -8,7 +8,7 @@ as well, so that no eye and no printer loses it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from tfkt_node.records import (
     SliceScore,
     StackSummary,
 )
-from tfkt_node.settings import Scoring
+from tfkt_node.settings import Limits, Scoring
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,11 +52,15 @@ MOST_PANELS = 20
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One series in the picture. instances: those that hold its slices, found by digest."""
+    """One series in the picture.
+
+    instances: those that hold its slices, found by digest. limits: those that it was scored with.
+    """
 
     title: str
     assessment: Assessment
     instances: Sequence[InstanceRef]
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def stack(self) -> StackSummary:
@@ -207,7 +211,7 @@ def _draw_slice(axes: Axes, panel: Panel, one: SliceScore, which: str) -> Pixels
     axes.set_title(f"{which} slice{where}: score {number(one.score)}", fontsize=11, loc="left")
     axes.set_axis_off()
     try:
-        pixels = _decode(panel.instances, one)
+        pixels = _decode(panel, one)
     except (SetAside, OSError, StopIteration):
         axes.text(0.5, 0.5, "the slice cannot be read again", ha="center", color=GREY)
         return None
@@ -245,14 +249,14 @@ def _draw_local(figure: Figure, axes: Axes, pixels: Pixels, local_scores: LocalS
     figure.colorbar(image, ax=axes, shrink=0.8)
 
 
-def _decode(instances: Sequence[InstanceRef], one: SliceScore) -> Pixels:
+def _decode(panel: Panel, one: SliceScore) -> Pixels:
     from tfkt_node.slices.decoding import decode_hu, read_dataset
     from tfkt_node.slices.geometry import slices_of
 
-    instance = next(ref for ref in instances if ref.digest == one.digest)
-    ds = read_dataset(instance.path, pixels=True)
-    spacing = slices_of(instance, ds)[(one.frame or 1) - 1].pixel_spacing_mm
-    return decode_hu(ds, one.frame), spacing[0] / spacing[1] if spacing else 1.0
+    instance = next(ref for ref in panel.instances if ref.digest == one.digest)
+    ds = read_dataset(instance.path, pixels=True, limits=panel.limits)
+    spacing = slices_of(instance, ds, panel.limits)[(one.frame or 1) - 1].pixel_spacing_mm
+    return decode_hu(ds, one.frame, panel.limits), spacing[0] / spacing[1] if spacing else 1.0
 
 
 def _places(stacks: Sequence[StackSummary]) -> tuple[dict[SliceScore, float], str]:

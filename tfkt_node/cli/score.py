@@ -118,7 +118,12 @@ def _draw(
     from tfkt_node.cli.figure import Panel, draw, local_scores
 
     panels = [
-        Panel(one.series.description or f"Series {count}", one.assessment, one.series.instances)
+        Panel(
+            one.series.description or f"Series {count}",
+            one.assessment,
+            one.series.instances,
+            settings.limits,
+        )
         for count, one in enumerate(assessed, start=1)
         if _worst(one) is not None
     ]
