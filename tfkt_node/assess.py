@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -153,12 +154,13 @@ class Assessor:
         if scope.is_head_scan([one.reason for one in scores]):
             scores, measured = [_withheld(one, Reason.HEAD) for one in scores], []
         found.record(stack.slices, scores)
-        summary = statistics.summarize(stack, scores, measured, criteria.diagnostic_from)
-        if summary.score is None:
-            return summary
-        # A series is known by errors of series, not by those of its slices.
-        known = uncertainty.series_interval(self._calibration, summary.score)
-        return replace(summary, interval=known)
+        return statistics.summarize(
+            stack,
+            scores,
+            measured,
+            criteria.diagnostic_from,
+            partial(uncertainty.series_interval, self._calibration),
+        )
 
     def _read(self, grids: FloatArray) -> Iterator[tuple[float | None, Reason | None]]:
         """Yield u of each slice, or why it has none after all."""

@@ -20,8 +20,12 @@ from tfkt_node.verdict.statistics import summarize
 HALF_WIDTH = 0.6
 
 
+def around(score: float) -> tuple[float, float]:
+    return round(max(score - HALF_WIDTH, 0), 4), round(min(score + HALF_WIDTH, 4), 4)
+
+
 def slice_score(number: int, score: float | None, reason: Reason | None = None) -> SliceScore:
-    interval = None if score is None else (max(score - HALF_WIDTH, 0), min(score + HALF_WIDTH, 4))
+    interval = None if score is None else around(score)
     return SliceScore(
         digest=f"digest {number}",
         sop_uid=f"1.{number}",
@@ -58,4 +62,4 @@ def stack(count: int, *, gaps: int = 0, repeated: int = 0) -> Stack:
 
 def summary(scores: Sequence[float | None], **of_stack: Any) -> StackSummary:
     slices = [slice_score(number, score, Reason.NO_BODY) for number, score in enumerate(scores)]
-    return summarize(stack(len(slices), **of_stack), slices, [], 2.5)
+    return summarize(stack(len(slices), **of_stack), slices, [], 2.5, around)

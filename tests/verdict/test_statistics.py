@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.verdict.stacks import slice_score, stack, summary
+from tests.verdict.stacks import around, slice_score, stack, summary
 from tfkt_node.records import Reason
 from tfkt_node.verdict.statistics import summarize
 
@@ -45,9 +47,13 @@ def test_every_number_has_four_decimals(values: list[float]) -> None:
         assert number == round(number, 4)
 
 
-def test_many_slices_do_not_narrow_the_interval() -> None:
-    """The error of a model is shared by a patient's slices: the interval is that of one."""
-    assert summary([2.0] * 500).interval == summary([2.0]).interval == (1.4, 2.6)
+def test_interval_is_that_of_the_score_of_a_series() -> None:
+    """It comes from errors of series, not from how many slices there are or how sure each is."""
+    sure = [replace(slice_score(number, 2.0), interval=(2.0, 2.0)) for number in range(500)]
+
+    found = summarize(stack(500), sure, [], 2.5, lambda score: (score - 1, score + 0.5))
+
+    assert (1.0, 2.5) == found.interval
 
 
 def test_slice_at_the_threshold_is_not_below_it() -> None:
@@ -72,7 +78,7 @@ def test_physics_are_medians_over_the_slices_that_have_them() -> None:
     ]
     slices = [slice_score(number, 3.0) for number in range(3)]
 
-    found = summarize(stack(3), slices, measures, 2.5)
+    found = summarize(stack(3), slices, measures, 2.5, around)
 
     assert {"noise_hu": 11.5, "water_equivalent_diameter_mm": None} == found.physics
 

@@ -6,7 +6,7 @@ here, so that audit, JSON and report agree exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,17 +20,18 @@ def summarize(
     slices: Sequence[SliceScore],
     physics: Sequence[Mapping[str, float | None]],
     diagnostic_from: float,
+    interval_of: Callable[[float], tuple[float, float]],
 ) -> StackSummary:
     """Sum up one stack.
 
     slices: those of the stack, in its order, in and out of scope. physics: measures of the
     in-scope slices; each name's median over the slices that have it goes into the summary.
-    Score: median. Interval: medians of the slices' lower and upper ends. The model's error is
-    shared by a patient's slices, so many slices do not make it narrower.
+    interval_of: the 90 % interval of a series' score, by the errors of series: the slices' own
+    intervals do not tell it, for a patient's slices share most of their error.
     """
     scored = [one for one in slices if one.score is not None]
     scores = [one.score for one in scored if one.score is not None]
-    intervals = [one.interval for one in scored if one.interval is not None]
+    score = _median(scores)
     first = stack.slices[0]
     return StackSummary(
         acquisition=stack.acquisition,
@@ -38,8 +39,8 @@ def summarize(
         kernel=stack.kernel,
         rows=first.rows,
         columns=first.columns,
-        score=_median(scores),
-        interval=_interval(intervals),
+        score=score,
+        interval=None if score is None else interval_of(score),
         p10=_rounded(float(np.percentile(scores, 10))) if scores else None,
         minimum=min(scored, key=lambda one: one.score or 0.0, default=None),
         below_threshold=_rounded(sum(value < diagnostic_from for value in scores) / len(scores))
@@ -66,11 +67,6 @@ def _present(physics: Sequence[Mapping[str, float | None]], name: str) -> list[f
 
 def _median(values: Sequence[float]) -> float | None:
     return _rounded(float(np.median(values))) if values else None
-
-
-def _interval(intervals: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    low, high = _median([one[0] for one in intervals]), _median([one[1] for one in intervals])
-    return None if low is None or high is None else (low, high)
 
 
 def _rounded(value: float) -> float:
