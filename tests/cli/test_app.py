@@ -19,6 +19,7 @@ Command = Callable[..., Ran]
 COMMANDS = (
     "serve", "score", "demo", "check", "series list", "series show", "deliveries list",
     "deliveries retry", "audit verify", "db upgrade", "bench model", "train", "evaluate",
+    "convert",
 )  # fmt: skip
 
 HEAVY = (
