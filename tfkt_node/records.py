@@ -211,7 +211,10 @@ class ObjectState(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """One object on its way to one destination."""
+    """One object on its way to one destination.
+
+    COMMITTED: for destinations that do storage commitment, which the node does not ask for yet.
+    """
 
     PENDING = "PENDING"
     SENT = "SENT"
