@@ -72,8 +72,8 @@ def send(
 ) -> Generator[Answer]:
     """Send files over one association; yield the answer to each as it comes, in their order.
 
-    Ends early where the association is over, or none comes about (one NoAssociation): a file without
-    an answer was not tried. begin_within_s: no file but the first is begun later than that.
+    Ends early where the association is over, or none comes about (one NoAssociation): a file
+    without an answer was not tried. begin_within_s: no file but the first is begun later than that.
     """
     contexts = [_context_of(path) for path in paths]
     wanted = dict.fromkeys(context for context in contexts if context is not None)
