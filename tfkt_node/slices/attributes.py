@@ -161,7 +161,7 @@ def _check_structure(data: Buffer, start: int, syntax: str, limits: Limits) -> P
     found = look_over(data, start, big_endian=syntax == EXPLICIT_BE, limits=limits)
     if found is not None and not found.is_whole:
         there = len(data) - found.start
-        said = f" of {found.end - found.start}" if found.is_native else ""
+        said = f" of {found.end - found.start}" if found.has_length else ""
         raise SetAside(Reason.UNDECODABLE, f"the pixel data break off after {there}{said} bytes")
     return found
 
