@@ -22,10 +22,10 @@ from tfkt_node.slices.attributes import (
     from_bytes,
     integer,
     item,
-    read_dataset,
     text,
     texts,
 )
+from tfkt_node.slices.files import read_dataset
 from tfkt_node.slices.structure import file_meta_end
 
 

@@ -243,7 +243,7 @@ def test_jpeg_with_loss_is_no_lossless_one_whatever_the_syntax_says() -> None:
     ds.PixelData = encapsulate([jpeg_of(ct_like("u1", 8), level=90)])
 
     assert reason_of(ds)[0] is Reason.UNDECODABLE
-    assert reason_of(ds)[1].startswith("the compressed stream contradicts")
+    assert reason_of(ds)[1].startswith("the pixel data contradict")
 
 
 def test_frame_header_is_found_behind_what_is_no_segment() -> None:

@@ -115,7 +115,7 @@ def hu_digest(file: Path) -> str:
         ("truncated-third", Reason.UNDECODABLE),
         ("truncated-before-pixels", Reason.NO_PIXELS),
         ("no-pixel-data", Reason.NO_PIXELS),
-        ("pixels-empty", Reason.UNDECODABLE),
+        ("pixels-empty", Reason.NO_PIXELS),
         ("float-pixels", Reason.NO_PIXELS),
         ("double-pixels", Reason.NO_PIXELS),
         ("declared-65535-square", Reason.UNDECODABLE),
@@ -351,6 +351,38 @@ def test_padding_wider_than_the_stored_bits_is_found_in_the_whole_cell() -> None
     ds.add_new("PixelPaddingValue", "SS", -3024)
 
     assert [-1000, -1000, 40] == decode_hu(ds).ravel().tolist()
+
+
+def test_padding_that_nothing_measures_does_not_withhold_the_image() -> None:
+    """63536 is -2000 for a scanner that writes unsigned values, and stands around the circle."""
+    values = np.full((6, 6), 1064, dtype=np.uint16)
+    values[[0, 0, -1, -1], [0, -1, 0, -1]] = 63536
+    ring = values.copy()
+    ring[0, 0] = 1064  # not at every corner: still nothing else can be so bright
+    for pixels in (values, ring):
+        ds = ct(pixels, RescaleIntercept=-1024)
+        assert reason_of(ds)[0] is Reason.NO_RESCALE
+        ds.add_new("PixelPaddingValue", "US", 63536)
+
+        assert {-1000, 40} == set(decode_hu(ds).ravel().tolist())
+
+
+@pytest.mark.parametrize(("vr", "number"), [("FD", -1024.0), ("FL", -1024.0), ("SS", -1024)])
+def test_rescale_in_a_binary_vr_is_taken_as_it_is_written(
+    tmp_path: Path, vr: str, number: float
+) -> None:
+    """Not what the standard asks for, but a number, and no doubt which."""
+    ds = ct(stored(1064, dtype="u2"))
+    ds.add_new("RescaleIntercept", vr, number)
+    path = tmp_path / "ct.dcm"
+    ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+
+    assert [40] == decode_hu(read_dataset(path, pixels=True)).ravel().tolist()
+
+
+def test_empty_pixel_data_are_no_pixels() -> None:
+    """An element without a value holds nothing that could not be decoded."""
+    assert reason_of(ct(PixelData=b"")) == (Reason.NO_PIXELS, "")
 
 
 def test_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

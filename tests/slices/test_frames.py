@@ -6,9 +6,10 @@ import struct
 
 import pytest
 
-from tfkt_node.slices.frames import frame_bytes
+from tfkt_node.slices.frames import FrameIndex
 
-JPEG, RLE = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
+JPEG, JPEG_2000 = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
+RLE = "1.2.840.10008.1.2.5"
 END = b"\xff\xd9"
 
 
@@ -23,7 +24,8 @@ def pixel_data(*fragments: bytes, table: tuple[int, ...] = (), end: bool = True)
 
 
 def frames_of(data: bytes, frames: int, syntax: str = JPEG, **extended: bytes) -> list[bytes]:
-    return [frame_bytes(data, index, frames, syntax, **extended) for index in range(frames)]
+    index = FrameIndex(data, frames, syntax, **extended)
+    return [index.read(data, frame) for frame in range(frames)]
 
 
 def test_all_fragments_of_a_single_frame_are_its_own() -> None:
@@ -76,10 +78,48 @@ def test_table_that_points_nowhere_is_no_guess(table: tuple[int, ...]) -> None:
 def test_what_is_no_sequence_of_fragments_is_an_error(data: bytes) -> None:
     """A fragment longer than what is there is not cut short in silence."""
     with pytest.raises(ValueError, match="fragment"):
-        frame_bytes(data, 0, 1, JPEG)
+        FrameIndex(data, 1, JPEG)
 
 
 def test_more_frames_than_fragments_is_an_error() -> None:
     """30 frames over 3 fragments: none of them is sure."""
     with pytest.raises(ValueError, match="cannot be told apart"):
-        frame_bytes(pixel_data(b"a" + END, b"b" + END, b"c" + END), 0, 30, JPEG)
+        FrameIndex(pixel_data(b"a" + END, b"b" + END, b"c" + END), 30, JPEG)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "start"), [(JPEG, b"\xff\xd8\xff\xc3"), (JPEG_2000, b"\xff\x4f\xff\x51")]
+)
+def test_second_stream_of_a_single_frame_does_not_vanish(syntax: str, start: bytes) -> None:
+    """P6: one frame is declared and two are there: which of them is the image, nobody says."""
+    stream = start + b"stream"
+
+    with pytest.raises(ValueError, match="more frames"):
+        FrameIndex(pixel_data(stream + END, stream + END), 1, syntax)
+    assert [stream + b"rest" + END] == frames_of(pixel_data(stream, b"rest" + END), 1, syntax)
+
+
+def test_second_frame_of_rle_is_found_by_the_offset_table() -> None:
+    """RLE has no sign of its own: a table of two frames says that there are two."""
+    with pytest.raises(ValueError, match="more frames"):
+        FrameIndex(pixel_data(b"ab", b"cd", table=(0, 10)), 1, RLE)
+
+
+class Counted(bytes):
+    """Bytes that count how often they were looked at."""
+
+    looks = 0
+
+    def __getitem__(self, where: object) -> object:
+        Counted.looks += 1
+        return super().__getitem__(where)  # type: ignore[index]
+
+
+def test_fragments_are_looked_through_once_for_all_frames() -> None:
+    """A thousand frames are no million steps."""
+    data = Counted(pixel_data(*(b"%04d" % number for number in range(1000))))
+
+    found = frames_of(data, 1000)  # type: ignore[arg-type]
+
+    assert (b"0000", b"0999", 1000) == (found[0], found[-1], len(found))
+    assert Counted.looks < 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tracemalloc
 from pathlib import Path
@@ -18,15 +19,16 @@ from tests.slices.ct_images import ct, enhanced, reason_of, stored
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices.decoding import decode_hu, raw_hu, read_dataset
+from tfkt_node.slices.pixels import Pixels
 
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_LS, JPEG_LS_NEAR = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
 J2K_LOSSLESS, J2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
-ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
+ENCAPSULATED_NATIVE, RLE_LOSSLESS = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
 DOUBT = (
     Reason.UNDECODABLE,
-    "the compressed stream contradicts Bits Stored, High Bit or Pixel Representation",
+    "the pixel data contradict Bits Stored, High Bit or Pixel Representation",
 )
 
 
@@ -66,6 +68,7 @@ def test_values_of_any_layout_come_out_of_their_cells(data: st.DataObject) -> No
         RescaleSlope=slope,
         RescaleIntercept=intercept,
     )
+    ds.add_new(0x60000102, "US", 15)  # Overlay Bit Position: the unused bits are an overlay's
     expected = values * slope + intercept
 
     if expected.max() > 32768:  # nothing measures that
@@ -80,6 +83,45 @@ def test_sign_is_extended_from_bits_stored() -> None:
 
     assert [-1, -1000, 2047] == decode_hu(ds).ravel().tolist()
     assert [-1, -2048, 2047] == raw_hu(ds).ravel().tolist()
+
+
+RING = [0xF430, 0xFC18, 0x0028, 0xFF9C]
+"""-3024, -1000, 40 and -100 in cells of 16 bits."""
+
+
+def test_signed_value_beyond_bits_stored_is_in_doubt() -> None:
+    """P6: -3024 cut to 12 bits is 1072, a ring of bone around the patient."""
+    cells = np.tile(stored(*RING, dtype="u2"), (64, 16))
+    native = ct(cells, BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept=0)
+    compressed = in_syntax(copy.deepcopy(native), J2K_LOSSLESS, j2k(cells, 16))
+
+    assert reason_of(native) == reason_of(compressed) == DOUBT
+    native.add_new(0x60000102, "US", 12)
+    assert [1072, -1000, 40, -100] == raw_hu(native)[0, :4].tolist()
+
+
+@pytest.mark.parametrize("unused", [0x0000, 0x5000, 0x1000], ids=["zeros", "two bits", "one bit"])
+def test_unused_bits_that_are_no_sign_are_not_asked(unused: int) -> None:
+    """Zeros, or anything but the sign, above signed values of 12 bits: masked (PS3.5 8.1.1)."""
+    values = [0xC18 | unused, 0x028, 0xF9C | unused, 0x7D0]
+    ds = ct(stored(*values, dtype="u2"), BitsStored=12, HighBit=11, PixelRepresentation=1)
+    ds.RescaleIntercept = 0
+
+    assert [-1000, 40, -100, 2000] == raw_hu(ds).ravel().tolist()
+
+
+def test_fragments_that_cannot_be_told_apart_are_looked_through_once() -> None:
+    """The error is kept as well as the frames: thousands ask for the same."""
+    ds = enhanced(np.zeros((3, 4, 4), dtype=np.int16), [(1, 0)] * 3, [0, 5, 10])
+    in_syntax(ds, RLE_LOSSLESS, b"ab", b"cd")
+    pixels = Pixels(ds, Limits())
+
+    with pytest.raises(SetAside) as first:
+        pixels.frame(1)
+    with pytest.raises(SetAside) as second:
+        pixels.frame(2)
+
+    assert first.value is second.value
 
 
 def test_bits_outside_the_stored_ones_are_masked() -> None:

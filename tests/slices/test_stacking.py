@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.slices.ct_images import ct, enhanced, ref
 from tfkt_node.records import ENHANCED_CT_IMAGE, SliceGeometry, Stack
-from tfkt_node.slices.attributes import read_dataset
+from tfkt_node.slices.files import read_dataset
 from tfkt_node.slices.geometry import normal, slices_of
 from tfkt_node.slices.stacking import stacks
 

@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from tests.slices.ct_images import ct, enhanced
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
-from tfkt_node.slices.attributes import read_dataset
+from tfkt_node.slices.files import read_dataset
 from tfkt_node.slices.structure import file_meta_end, look_over
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"

@@ -18,25 +18,21 @@ from tfkt_node.slices.attributes import (
     functional_group,
     integer,
     item,
-    read_dataset,
     text,
 )
-from tfkt_node.slices.codecs import IntArray
-from tfkt_node.slices.pixels import (
-    DEFAULT_LIMITS,
-    NATIVE,
-    Layout,
-    number_of_frames,
-    stored_values,
-)
+from tfkt_node.slices.files import read_dataset
+from tfkt_node.slices.pixels import NATIVE, Frame, Layout, Pixels, doubt, number_of_frames
+from tfkt_node.slices.structure import DEFAULT_LIMITS
 
 __all__ = [
+    "Image",
     "decodable_syntaxes",
     "decode_hu",
     "number_of_frames",
     "padding_mask",
     "raw_hu",
     "read_dataset",
+    "scored",
 ]
 
 AIR_HU = -1000.0
@@ -71,18 +67,54 @@ def decodable_syntaxes() -> tuple[str, ...]:
     return (*lossless, *NATIVE, *lossy)
 
 
+class Image:
+    """One object read with its pixels, whose frames are turned into Hounsfield units one by one.
+
+    frame: 1-based for multi-frame objects, None otherwise. Raises SetAside: NO_PIXELS, UNDECODABLE
+    (with the transfer syntax or the odd attribute in the detail), NO_RESCALE, or NOT_HU.
+    """
+
+    def __init__(self, ds: Dataset, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._ds = ds
+        self._pixels = Pixels(ds, limits)
+
+    def hu(self, frame: int | None = None) -> tuple[FloatArray, BoolArray]:
+        """Return stored value x slope + intercept, and what the header calls padding.
+
+        Each (rows, columns); HU in float32. Padding is not judged: it may be any value.
+        """
+        layout, found = self._pixels.layout, self._pixels.frame(frame)
+        slope, intercept = _rescale(self._ds, frame)
+        reach = [value * slope + intercept for value in layout.span]
+        span = slope * min(layout.span[1] - layout.span[0], 0xFFFF)  # nobody fills 32 bits
+        if not (reach[0] <= REACH_HU[0] and REACH_HU[1] <= reach[1] and span <= WIDEST_HU):
+            raise _no_rescale()
+        hu = (found.stored * slope + intercept).astype(np.float32)
+        padding = _is_padding(self._ds, layout, found, hu)
+        if (found.is_spoiled & ~padding).any():
+            raise doubt()
+        if (hu > HIGHEST_HU)[~padding].any():
+            raise _no_rescale()
+        return hu, padding
+
+
 def decode_hu(ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LIMITS) -> FloatArray:
-    """Decode one frame to the image that is scored: padding and out-of-field become air.
+    """Decode one frame to the image that is scored, see `scored`.
 
     ds: read with pixels. frame: 1-based for multi-frame objects, None otherwise. limits: what is
-    decoded at most.
-    Returns (rows, columns) float32, HU. Pixel Padding Value with its Range Limit
-    (PS3.3 C.7.5.1.1.2), and values no scanner measures, are -1000.
-    Raises SetAside as `raw_hu`.
+    decoded at most. Raises SetAside as `Image`.
     """
-    layout, stored, cells = stored_values(ds, frame, limits)
-    hu = _rescaled(ds, frame, layout, stored)
-    hu[_is_padding(ds, layout, stored, cells, hu)] = AIR_HU
+    return scored(Image(ds, limits), frame)
+
+
+def scored(image: Image, frame: int | None) -> FloatArray:
+    """Decode one frame to the image that is scored: padding and out-of-field become air.
+
+    Returns (rows, columns) float32, HU. Pixel Padding Value with its Range Limit
+    (PS3.3 C.7.5.1.1.2), and values no scanner measures, are -1000. Raises SetAside as `Image`.
+    """
+    hu, padding = image.hu(frame)
+    hu[padding] = AIR_HU
     hu[hu < OUTSIDE_BELOW_HU] = AIR_HU
     return hu
 
@@ -91,32 +123,23 @@ def padding_mask(
     ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> BoolArray:
     """Mark the pixels of one frame that the header calls padding: (rows, columns)."""
-    layout, stored, cells = stored_values(ds, frame, limits)
-    return _is_padding(ds, layout, stored, cells, _rescaled(ds, frame, layout, stored))
+    return Image(ds, limits).hu(frame)[1]
 
 
 def raw_hu(ds: Dataset, frame: int | None = None, limits: Limits = DEFAULT_LIMITS) -> FloatArray:
     """Decode one frame to stored value x slope + intercept, with nothing masked.
 
     Returns (rows, columns) float32, HU. MONOCHROME1 changes the display, not the values.
-    Raises SetAside: NO_PIXELS, UNDECODABLE (with the transfer syntax or the odd attribute in the
-    detail), NO_RESCALE, or NOT_HU.
+    Raises SetAside as `Image`.
     """
-    layout, stored, _ = stored_values(ds, frame, limits)
-    return _rescaled(ds, frame, layout, stored)
+    return Image(ds, limits).hu(frame)[0]
 
 
 # --------------------------------------------------------------------------- Hounsfield units
 
 
-def _rescaled(ds: Dataset, frame: int | None, layout: Layout, stored: IntArray) -> FloatArray:
-    slope, intercept = _rescale(ds, frame)
-    reach = [value * slope + intercept for value in layout.span]
-    span = slope * min(layout.span[1] - layout.span[0], 0xFFFF)  # nobody fills 32 bits
-    is_possible = reach[0] <= REACH_HU[0] and REACH_HU[1] <= reach[1] and span <= WIDEST_HU
-    if not is_possible or stored.max() * slope + intercept > HIGHEST_HU:
-        raise SetAside(Reason.NO_RESCALE, "the rescaled values cannot hold Hounsfield units")
-    return (stored * slope + intercept).astype(np.float32)
+def _no_rescale() -> SetAside:
+    return SetAside(Reason.NO_RESCALE, "the rescaled values cannot hold Hounsfield units")
 
 
 def _rescale(ds: Dataset, frame: int | None) -> tuple[float, float]:
@@ -145,13 +168,12 @@ def _is_mapped_to_other_units(ds: Dataset, frame: int | None) -> bool:
     return units is not None and text(units, "CodeValue") not in ("", HU_UNIT)
 
 
-def _is_padding(
-    ds: Dataset, layout: Layout, stored: IntArray, cells: IntArray, hu: FloatArray
-) -> BoolArray:
+def _is_padding(ds: Dataset, layout: Layout, frame: Frame, hu: FloatArray) -> BoolArray:
     """Mark the pixels that are padding; the value's VR may give it the wrong sign.
 
     A value that needs more bits than are stored is found in the whole cell only.
     """
+    stored, cells = frame.stored, frame.cells
     value = integer(ds, "PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
@@ -165,7 +187,8 @@ def _is_padding(
     is_padding: BoolArray = (stored >= min(ends)) & (stored <= max(ends))
     # Some headers name 0 where 0 is water: such a value counts only where the corners hold it.
     is_at_corners = is_padding[[0, 0, -1, -1], [0, -1, 0, -1]].all()
-    if is_at_corners or not (hu[is_padding] > REACH_HU[0]).any():
+    may_be_measured = (hu > REACH_HU[0]) & (hu <= HIGHEST_HU)
+    if is_at_corners or not may_be_measured[is_padding].any():
         return is_padding
     return np.zeros(stored.shape, dtype=bool)
 

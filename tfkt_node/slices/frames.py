@@ -6,60 +6,57 @@ frames apart, and only when they point at fragments. What stays in doubt is an e
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import BinaryIO
 
-from tfkt_node.slices.codecs import END_OF_IMAGE, WHOLE_CELLS
-from tfkt_node.slices.structure import Buffer
-
-ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-
-
-class FileSlice:
-    """Bytes of an open file between two places, read when they are asked for."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
-        self._file = file
-        self._start = start
-        self._length = end - start
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, where: slice, /) -> bytes:
-        first, last, _ = where.indices(self._length)
-        return os.pread(self._file.fileno(), max(0, last - first), self._start + first)
+from tfkt_node.slices.codecs import (
+    END_OF_IMAGE,
+    START_OF_CODESTREAM,
+    START_OF_IMAGE,
+    WHOLE_CELLS,
+)
+from tfkt_node.slices.structure import ITEM, SEQUENCE_END, Buffer
 
 
-def frame_bytes(
-    data: Buffer,
-    index: int,
-    frames: int,
-    syntax: str,
-    extended: bytes = b"",
-) -> bytes:
-    """Return the compressed stream of one frame.
+class FrameIndex:
+    """Which fragments are a frame's, found once for all the frames of an object."""
 
-    data: value of Pixel Data, item by item. index: from 0. extended: value of Extended Offset Table
-    (7FE0,0001). Raises ValueError where the fragments do not tell which are the frame's.
-    """
-    table, fragments = _items(data)
-    if frames == 1:
-        parts = fragments
-    elif len(fragments) == frames:
-        parts = fragments[index : index + 1]
-    else:
-        starts = _starts(fragments, frames, table, extended) or _by_end_of_image(
-            data, fragments, syntax
-        )
-        if len(starts) != frames:
+    def __init__(self, data: Buffer, frames: int, syntax: str, extended: bytes = b"") -> None:
+        """Look through the fragments.
+
+        data: value of Pixel Data, item by item. extended: value of Extended Offset Table
+        (7FE0,0001). Raises ValueError where the fragments do not tell which are a frame's.
+        """
+        table, self._fragments = _items(data)
+        if frames == 1:
+            self._starts = [0]
+            if _holds_more_than_one(data, self._fragments, syntax, table):
+                raise ValueError("more frames are there than the attributes say")
+        elif len(self._fragments) == frames:
+            self._starts = list(range(frames))
+        else:
+            self._starts = _starts(self._fragments, frames, table, extended) or _by_end_of_image(
+                data, self._fragments, syntax
+            )
+        if len(self._starts) != frames:
             raise ValueError("the fragments cannot be told apart by frame")
-        ends = [*starts[1:], len(fragments)]
-        parts = fragments[starts[index] : ends[index]]
-    return b"".join(data[start:end] for start, end in parts)
+
+    def read(self, data: Buffer, index: int) -> bytes:
+        """Return the compressed stream of one frame. index: from 0."""
+        ends = [*self._starts[index + 1 : index + 2], len(self._fragments)]
+        parts = self._fragments[self._starts[index] : ends[0]]
+        return b"".join(data[start:end] for start, end in parts)
+
+
+def _holds_more_than_one(
+    data: Buffer, fragments: Sequence[tuple[int, int]], syntax: str, table: bytes
+) -> bool:
+    """Say whether there is more than one stream, for a decoder would pass over the second."""
+    if syntax in WHOLE_CELLS:  # those have no sign of where they begin
+        return len(table) > 4 and len(fragments) > 1
+    beginnings = [data[start : start + 4] for start, _ in fragments]
+    return sum(one.startswith((START_OF_IMAGE, START_OF_CODESTREAM)) for one in beginnings) > 1
 
 
 def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:

@@ -29,7 +29,8 @@ from tfkt_node.slices.attributes import (
     text,
     texts,
 )
-from tfkt_node.slices.pixels import DEFAULT_LIMITS, number_of_frames
+from tfkt_node.slices.pixels import number_of_frames
+from tfkt_node.slices.structure import DEFAULT_LIMITS
 
 Vector = tuple[float, float, float]
 

@@ -7,28 +7,25 @@ decoded. Where stream and attributes contradict each other the values are in dou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from tfkt_node.records import Reason, SetAside
+from tfkt_node.records import BoolArray, Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
-from tfkt_node.slices.attributes import PixelsInFile, foreign_errors_as, integer, text
+from tfkt_node.slices.attributes import foreign_errors_as, integer, text
 from tfkt_node.slices.codecs import IntArray, Samples
-from tfkt_node.slices.frames import FileSlice, frame_bytes
-from tfkt_node.slices.structure import Buffer
+from tfkt_node.slices.files import FileBytes, pixels_in_file
+from tfkt_node.slices.frames import FrameIndex
+from tfkt_node.slices.structure import EXPLICIT_BE, EXPLICIT_LE, Buffer
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
-EXPLICIT_LE = "1.2.840.10008.1.2.1"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BE = "1.2.840.10008.1.2.2"
 NATIVE = (EXPLICIT_LE, IMPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
-
-DEFAULT_LIMITS = Limits()
 
 OVERSHOOT = 0.25
 """Share of the range of stored values by which lossy compression may miss it; clipped. More is no
@@ -67,55 +64,163 @@ class Layout:
         return kept
 
 
-def stored_values(
-    ds: Dataset, frame: int | None, limits: Limits
-) -> tuple[Layout, IntArray, IntArray]:
-    """Return the layout, and of one frame the stored values and the cells that they were cut from.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame, each (rows, columns): stored values, and the cells that they were cut from.
 
-    frame: 1-based for multi-frame objects, None otherwise. Raises SetAside: NO_PIXELS, or
-    UNDECODABLE with the transfer syntax or the odd attribute in the detail.
+    is_spoiled: signed values that need more bits than are stored: cut to them, -3024 would be 1072.
     """
-    if "PixelData" not in ds and not hasattr(ds, "pixels_in_file"):
-        is_float = "FloatPixelData" in ds or "DoubleFloatPixelData" in ds
-        detail = "floating-point pixel data instead of whole numbers" if is_float else ""
-        raise SetAside(Reason.NO_PIXELS, detail)
-    layout = _layout(ds)
-    _check_limits(layout, limits)
-    index = (frame or 1) - 1
-    if index >= layout.frames or (frame is None and layout.frames != 1):
-        raise SetAside(Reason.UNDECODABLE, "Number of Frames does not fit the object")
-    syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
-    with (
-        foreign_errors_as(Reason.UNDECODABLE, f"{name_of(syntax)} could not be decoded"),
-        _pixel_data(ds) as data,
-    ):
-        if syntax in NATIVE:
-            cells = _native(data, layout, index, _byte_order(ds, layout, syntax))
-            return layout, layout.value(cells), cells
-        if syntax not in codecs.available():
-            raise SetAside(Reason.UNDECODABLE, f"no decoder for {name_of(syntax)}")
-        samples = codecs.decode(
-            syntax,
-            frame_bytes(data, index, layout.frames, syntax, ds.get("ExtendedOffsetTable") or b""),
-            rows=layout.rows,
-            columns=layout.columns,
-            bits_allocated=layout.bits_allocated,
+
+    stored: IntArray
+    cells: IntArray
+    is_spoiled: BoolArray
+
+
+class Pixels:
+    """The pixel data of one object: its attributes are checked, its frames cut out when asked for.
+
+    Raises SetAside: NO_PIXELS, or UNDECODABLE with the transfer syntax or the odd attribute in the
+    detail.
+    """
+
+    def __init__(self, ds: Dataset, limits: Limits) -> None:
+        self._ds = ds
+        self._syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
+        with self._foreign_errors():
+            is_empty = pixels_in_file(ds) is None and not ds.get("PixelData")
+        if is_empty:
+            is_float = "FloatPixelData" in ds or "DoubleFloatPixelData" in ds
+            detail = "floating-point pixel data instead of whole numbers" if is_float else ""
+            raise SetAside(Reason.NO_PIXELS, detail)
+        self.layout = _layout(ds)
+        _check_limits(self.layout, limits)
+        self._has_overlay = _has_overlay_in_cells(ds)
+        self._index: FrameIndex | SetAside | None = None
+
+    def frame(self, number: int | None) -> Frame:
+        """Cut one frame out. number: 1-based for multi-frame objects, None otherwise."""
+        index = (number or 1) - 1
+        if index >= self.layout.frames or (number is None and self.layout.frames != 1):
+            raise SetAside(Reason.UNDECODABLE, "Number of Frames does not fit the object")
+        with self._foreign_errors(), self._data() as data:
+            if self._syntax in NATIVE:
+                cells = _native(data, self.layout, index, self._byte_order())
+                return self._of_cells(cells)
+            if self._syntax not in codecs.available():
+                raise SetAside(Reason.UNDECODABLE, f"no decoder for {name_of(self._syntax)}")
+            samples = codecs.decode(
+                self._syntax,
+                self._frame_index(data).read(data, index),
+                rows=self.layout.rows,
+                columns=self.layout.columns,
+                bits_allocated=self.layout.bits_allocated,
+            )
+            if self._syntax in codecs.WHOLE_CELLS:
+                return self._of_cells(samples.values)
+            is_exact = self._syntax in codecs.LOSSLESS and not samples.is_dct
+            return self._of_samples(samples, is_exact)
+
+    def _foreign_errors(self) -> AbstractContextManager[None]:
+        detail = f"{name_of(self._syntax)} could not be decoded"
+        return foreign_errors_as(Reason.UNDECODABLE, detail)
+
+    @contextmanager
+    def _data(self) -> Iterator[Buffer]:
+        """Give the value of Pixel Data: from memory, or as it lies in the file."""
+        where = pixels_in_file(self._ds)
+        if where is None:
+            yield self._ds.PixelData
+        else:
+            with where.path.open("rb") as file:
+                yield FileBytes(file, where.start, where.end)
+
+    def _frame_index(self, data: Buffer) -> FrameIndex:
+        """Look through the fragments once, whatever comes of it: there may be thousands."""
+        if self._index is None:
+            table = self._ds.get("ExtendedOffsetTable") or b""
+            try:
+                with self._foreign_errors():
+                    self._index = FrameIndex(data, self.layout.frames, self._syntax, table)
+            except SetAside as error:
+                self._index = error
+        if isinstance(self._index, SetAside):
+            raise self._index
+        return self._index
+
+    def _byte_order(self) -> str:
+        """Return how cells lie in the bytes: '<', '>', or 'w' for bytes swapped in pairs.
+
+        Explicit VR Big Endian swaps the two bytes of each word of OW, whatever a cell has (PS3.5
+        8.1.1); for 32 bits writers disagree on which word comes first.
+        """
+        if self._syntax != EXPLICIT_BE:
+            return "<"
+        if self.layout.bits_allocated == 32:
+            detail = "32 bits in big endian: the order of words is not known"
+            raise SetAside(Reason.UNDECODABLE, detail)
+        is_swapped = self.layout.bits_allocated == 8 and self._ds["PixelData"].VR == "OW"
+        return "w" if is_swapped else ">"
+
+    def _of_cells(self, cells: IntArray) -> Frame:
+        stored = self.layout.value(cells)
+        return Frame(stored, cells, self._spoiled(cells, stored))
+
+    def _spoiled(self, cells: IntArray, stored: IntArray) -> BoolArray:
+        """Mark values beyond Bits Stored where the writer extends the sign (PS3.5 8.1.1).
+
+        It does where the unused bits hold the sign, wherever they hold anything. Else they hold
+        zeros, or an overlay, and are not asked.
+        """
+        none = np.zeros(stored.shape, dtype=bool)
+        if not self.layout.is_signed or self._has_overlay:
+            return none
+        whole = cells.astype("i8")
+        if cells.dtype.kind == "u":
+            width = 8 * cells.dtype.itemsize
+            whole -= (whole >> (width - 1)) << width
+        whole >>= self.layout.shift
+        unused = whole >> self.layout.bits_stored
+        used = unused[unused != 0]
+        if used.size == 0 or (used == -1).mean() <= 0.5:
+            return none
+        is_spoiled: BoolArray = whole != stored
+        return is_spoiled
+
+    def _of_samples(self, samples: Samples, is_exact: bool) -> Frame:
+        """Turn the samples of a stream into stored values.
+
+        Encoders differ: samples may be as wide as the cell, as the values, or as the widest value
+        that occurs; and signed values are mostly written as two's complement into unsigned samples.
+        """
+        layout, values, bits = self.layout, samples.values, samples.bits
+        lowest, highest = int(values.min()), int(values.max())
+        needed = layout.shift + layout.bits_stored
+        may_have_lost_its_sign = layout.is_signed and values.dtype.kind == "u" and bits < needed
+        contradictions = (
+            lowest < 0 and not layout.is_signed,
+            may_have_lost_its_sign and highest >= 1 << (bits - 1),
+            bits < needed and (layout.shift > 0 or samples.is_dct),
         )
-        if syntax in codecs.WHOLE_CELLS:
-            return layout, layout.value(samples.values), samples.values
-        is_exact = syntax in codecs.LOSSLESS and not samples.is_dct
-        return layout, _of_samples(layout, samples, is_exact), samples.values
+        if any(contradictions):
+            raise doubt()
+        if is_exact or bits <= needed:
+            return self._of_cells(values)
+        # Loss may carry values a little beyond their range: masking would turn bone into air.
+        wide = values.astype("i8")
+        if layout.is_signed and values.dtype.kind == "u":  # the sign fills the whole sample
+            wide -= (wide >> (bits - 1)) << bits
+        low, high = layout.span
+        reach = OVERSHOOT * (high - low)
+        if layout.shift or not low - reach <= wide.min() <= wide.max() <= high + reach:
+            raise doubt()
+        return Frame(wide.clip(low, high), values, np.zeros(values.shape, dtype=bool))
 
 
-@contextmanager
-def _pixel_data(ds: Dataset) -> Iterator[Buffer]:
-    """Give the value of Pixel Data: from memory, or as it lies in the file."""
-    where: PixelsInFile | None = getattr(ds, "pixels_in_file", None)
-    if where is None:
-        yield ds.PixelData or b""
-    else:
-        with where.path.open("rb") as file:
-            yield FileSlice(file, where.start, where.end)
+def _has_overlay_in_cells(ds: Dataset) -> bool:
+    """Say whether an overlay lies in unused bits: its Bit Position is not 0 (PS3.3 C.9.2)."""
+    tags = ds.keys()  # the data set itself would give its elements, each converted
+    positions = (tag for tag in tags if tag & 0xFF01FFFF == 0x60000102)
+    return any(integer(ds, int(tag)) not in (None, 0) for tag in positions)
 
 
 def number_of_frames(ds: Dataset) -> int | None:
@@ -170,19 +275,6 @@ def _check_limits(layout: Layout, limits: Limits) -> None:
 # --------------------------------------------------------------------------- native
 
 
-def _byte_order(ds: Dataset, layout: Layout, syntax: str) -> str:
-    """Return how cells lie in the bytes: '<', '>', or 'w' for bytes swapped in pairs.
-
-    Explicit VR Big Endian swaps the two bytes of each word of OW, whatever a cell has (PS3.5
-    8.1.1); for 32 bits writers disagree on which word comes first.
-    """
-    if syntax != EXPLICIT_BE:
-        return "<"
-    if layout.bits_allocated == 32:
-        raise SetAside(Reason.UNDECODABLE, "32 bits in big endian: the order of words is not known")
-    return "w" if layout.bits_allocated == 8 and ds["PixelData"].VR == "OW" else ">"
-
-
 def _native(data: Buffer, layout: Layout, index: int, order: str) -> IntArray:
     expected = layout.frame_bytes * layout.frames
     if len(data) not in (expected, expected + expected % 2):
@@ -200,44 +292,11 @@ def _native(data: Buffer, layout: Layout, index: int, order: str) -> IntArray:
     return cells.reshape(layout.rows, layout.columns)
 
 
-# --------------------------------------------------------------------------- compressed
-
-
-def _of_samples(layout: Layout, samples: Samples, is_exact: bool) -> IntArray:
-    """Turn the samples of a stream into stored values.
-
-    Encoders differ: samples may be as wide as the cell, as the values, or as the widest value that
-    occurs; and signed values are mostly written as two's complement into unsigned samples.
-    """
-    values, bits = samples.values, samples.bits
-    lowest, highest = int(values.min()), int(values.max())
-    needed = layout.shift + layout.bits_stored
-    may_have_lost_its_sign = layout.is_signed and values.dtype.kind == "u" and bits < needed
-    contradictions = (
-        lowest < 0 and not layout.is_signed,
-        may_have_lost_its_sign and highest >= 1 << (bits - 1),
-        bits < needed and (layout.shift > 0 or samples.is_dct),
-    )
-    if any(contradictions):
-        raise _doubt()
-    if is_exact or bits <= needed:
-        return layout.value(values)
-    # Loss may carry values a little beyond their range: masking would turn bone into air.
-    wide = values.astype("i8")
-    if layout.is_signed and values.dtype.kind == "u":  # the sign fills the whole sample
-        wide -= (wide >> (bits - 1)) << bits
-    low, high = layout.span
-    reach = OVERSHOOT * (high - low)
-    if layout.shift or not low - reach <= wide.min() <= wide.max() <= high + reach:
-        raise _doubt()
-    clipped: IntArray = wide.clip(low, high)
-    return clipped
-
-
-def _doubt() -> SetAside:
+def doubt() -> SetAside:
+    """Return what is said where the pixels contradict the attributes."""
     return SetAside(
         Reason.UNDECODABLE,
-        "the compressed stream contradicts Bits Stored, High Bit or Pixel Representation",
+        "the pixel data contradict Bits Stored, High Bit or Pixel Representation",
     )
 
 

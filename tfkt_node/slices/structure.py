@@ -9,7 +9,7 @@ PS3.5 sections 6.2.2 (UN), 7.1 (elements) and 7.5 (nesting).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -17,6 +17,11 @@ from pydicom.datadict import dictionary_VR
 
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
+
+DEFAULT_LIMITS = Limits()
+
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+EXPLICIT_BE = "1.2.840.10008.1.2.2"
 
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 ITEM_LITTLE, ITEM_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
@@ -45,6 +50,7 @@ class PixelElement:
     """Where the value of the pixel data lies, a closing delimiter left out.
 
     is_whole: it ends inside the file. has_length: its length is told; else it holds fragments.
+    is_followed: attributes of the image stand behind it, out of order.
     """
 
     tag: int
@@ -52,6 +58,7 @@ class PixelElement:
     end: int
     is_whole: bool
     has_length: bool
+    is_followed: bool = False
 
 
 @dataclass(slots=True)
@@ -100,6 +107,10 @@ def _is_vr(written: bytes) -> bool:
     return b"AA" <= written <= b"ZZ"  # as the library tells
 
 
+def _is_of_image(tag: int) -> bool:
+    return tag >> 16 in ONCE or tag in ONCE_TOO
+
+
 class _Walk:
     def __init__(self, data: Buffer, implicit: bool, big_endian: bool, limits: Limits) -> None:
         self._data = data
@@ -126,7 +137,10 @@ class _Walk:
                 at = start
                 continue
             self._once(tag)
-            if len(self._levels) == 1 and tag in PIXEL_DATA:
+            is_top = len(self._levels) == 1
+            if found is not None and is_top and _is_of_image(tag):
+                found = replace(found, is_followed=True)
+            if is_top and tag in PIXEL_DATA:
                 found = self._pixels(tag, length, start)
                 at = found.end if found.has_length else found.end + 8
             elif self._is_sequence(tag, vr, length, start):
@@ -170,7 +184,7 @@ class _Walk:
 
     def _once(self, tag: int) -> None:
         level = self._levels[-1]
-        if not level.of_image or not (tag >> 16 in ONCE or tag in ONCE_TOO):
+        if not level.of_image or not _is_of_image(tag):
             return
         if tag in level.seen:
             raise SetAside(Reason.UNREADABLE, "an attribute of the image stands twice")
@@ -247,6 +261,6 @@ class _Walk:
 def _vr_of(tag: int) -> str:
     """Look a VR up; '' for private and unknown tags."""
     try:
-        return dictionary_VR(tag)
+        return str(dictionary_VR(tag))
     except KeyError:
         return ""
