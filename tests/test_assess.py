@@ -38,6 +38,7 @@ from tfkt_node.records import (
     Verdict,
 )
 from tfkt_node.settings import Settings
+from tfkt_node.slices import decoding
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -426,6 +427,54 @@ def test_frames_of_one_object_are_slices_and_one_instance(
     assert [1, 2, 3, 4, 5, 6] == [one.frame for one in stack.slices]
     assert (stack.in_scope, stack.out_of_scope) == (5, 1)
     assert [InstanceState.SCORED] == [one.state for one in found.instances]
+
+
+def test_file_that_is_changed_while_it_is_read_gives_no_score(
+    assess: Callable[..., Assessment],
+    write: Callable[..., InstanceRef],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P6: the place of one image and the pixels of another are neither's score."""
+    one = write(ct(person()), "one")
+    other = write(ct(person(noise=60.0), ImagePositionPatient=[0, 0, 500]), "other")
+    read = decoding.read_dataset
+
+    def read_and_replace(path: Path, **how: object) -> Dataset:
+        ds = read(path, **how)  # type: ignore[arg-type]
+        if not how.get("pixels"):
+            other.path.rename(one.path)
+        return ds
+
+    monkeypatch.setattr(decoding, "read_dataset", read_and_replace)
+
+    [found] = assess([one]).instances
+
+    assert (found.reason, found.detail) == (
+        Reason.UNREADABLE,
+        "the file was changed while it was being read",
+    )
+
+
+def test_object_that_cannot_be_opened_is_opened_once(
+    assess: Callable[..., Assessment],
+    write: Callable[..., InstanceRef],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand frames of a broken object are no thousand readings of it."""
+    frames = np.stack([person()] * 6)
+    ds = enhanced(frames, [(1, 0)] * 6, [0, 5, 10, 15, 20, 25])
+    ds.BitsStored = 99
+    broken = write(ds, "broken")
+    read, readings = decoding.read_dataset, []
+
+    def counted(path: Path, **how: object) -> Dataset:
+        readings.append(path)
+        return read(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decoding, "read_dataset", counted)
+
+    assert assess([broken]).reason is Reason.UNDECODABLE
+    assert len(readings) == 2  # its header, and its pixels
 
 
 def test_slices_go_to_the_engine_in_bounded_chunks(

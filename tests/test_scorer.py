@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.encaps import encapsulate
 
+from tests.slices.ct_images import ct
 from tfkt_node.records import CT_IMAGE, InstanceRef, InstanceState, Outcome, Reason
-from tfkt_node.scorer import Scorer, ScorerUnavailable, ScoringFailed
-from tfkt_node.settings import Scoring, Settings
+from tfkt_node.scorer import Scorer, ScorerUnavailable, ScoringFailed, _InHand, _Patience
+from tfkt_node.settings import Limits, Scoring, Settings
+from tfkt_node.slices.codecs import RLE_LOSSLESS
 
 pytestmark = pytest.mark.station
 
@@ -132,6 +137,49 @@ def test_instance_that_hangs_costs_itself_only(
     assert states.pop("hangs") == (InstanceState.NOT_ASSESSED, Reason.UNDECODABLE)
     assert set(states.values()) == {(InstanceState.SCORED, None)}
     assert (found.outcome, again.outcome) == (Outcome.ASSESSED, Outcome.ASSESSED)
+
+
+def test_slow_object_is_named_before_the_whole_series_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P4: frames that are each quick enough, and too many: half the time is for one instance."""
+    in_hand = _InHand(multiprocessing.get_context("spawn"))
+    now = 0.0
+    monkeypatch.setattr("tfkt_node.scorer.time.monotonic", lambda: now)
+    patience = _Patience(in_hand, limit_s=120.0, budget_s=450.0)
+    said = []
+
+    for frame in range(200):
+        in_hand("quick" if frame % 2 else "slow")
+        now += 1.0 if frame % 2 else 5.0
+        said.append((in_hand.digest, patience.ends()))
+        in_hand("")
+
+    blamed = {digest for digest, why in said if why}
+    assert {"slow"} == blamed
+    assert "" == said[178][1] != said[180][1]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_lack_of_memory_costs_the_instance_that_met_it(
+    instances: tuple[InstanceRef, ...], tmp_path: Path, kept: bool
+) -> None:
+    """P4: no final reason at the first time, for memory may have been short; not the series."""
+    ds = ct(np.zeros((1, 1), np.int16), Rows=46000, Columns=46000)
+    ds.file_meta.TransferSyntaxUID = RLE_LOSSLESS
+    ds.PixelData = encapsulate([struct.pack("<16L", 2, 64, 64, *[0] * 13)])
+    path = tmp_path / "hungry.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    hungry = InstanceRef(path, "hungry", CT_IMAGE, "1.2.3")
+    limits = Limits(decoded_mb=8192)
+    memory = Scoring(memory_limit_mb=4096, streams=1)
+
+    with Scorer(Settings(scoring=memory, limits=limits)) as scorer:
+        found = scorer.submit((*instances[:8], *([hungry] if kept else [])), b"")
+
+    states = {one.digest: one.reason for one in found.instances}
+    assert (Reason.UNDECODABLE if kept else None) is states.pop("hungry", None)
+    assert set(states.values()) == {None}
 
 
 def test_instance_that_ends_the_child_costs_itself_only(

@@ -280,8 +280,9 @@ class _Reader:
     def __init__(self, limits: Limits, looking_at: Callable[[str], None]) -> None:
         self.limits = limits
         self._looking_at = looking_at
+        self._described: dict[Path, tuple[int, ...]] = {}
         self._path: Path | None = None
-        self._ds = Dataset()
+        self._image: decoding.Image | SetAside | None = None
 
     @contextmanager
     def at(self, ref: InstanceRef) -> Iterator[None]:
@@ -291,16 +292,38 @@ class _Reader:
         self._looking_at("")  # not after an exception: then the caller wants to know
 
     def header(self, ref: InstanceRef) -> Dataset:
+        self._described[ref.path] = _identity(ref.path)
         return decoding.read_dataset(ref.path, limits=self.limits)
 
     def hu(self, where: SliceGeometry) -> FloatArray:
-        """Decode a slice. The last object stays open: its frames come one after the other."""
+        """Decode a slice of the file whose header was read.
+
+        The last object stays open, or the reason why it cannot be: its frames come one after the
+        other.
+        """
         path = where.instance.path
         if path != self._path:
-            self._path, self._ds = None, Dataset()  # before the next one is read: one at a time
-            self._ds = decoding.read_dataset(path, pixels=True, limits=self.limits)
-            self._path = path
-        return decoding.decode_hu(self._ds, where.frame, self.limits)
+            self._path, self._image = path, None  # before the next one is read: one at a time
+            try:
+                ds = decoding.read_dataset(path, pixels=True, limits=self.limits)
+                self._image = decoding.Image(ds, self.limits)
+            except SetAside as error:
+                self._image = error
+        if not isinstance(self._image, decoding.Image):
+            raise self._image or SetAside(Reason.UNDECODABLE)
+        hu = decoding.scored(self._image, where.frame)
+        if _identity(path) != self._described[path]:
+            raise SetAside(Reason.UNREADABLE, "the file was changed while it was being read")
+        return hu
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Tell one file from another under the same name; () where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _described(

@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
@@ -138,7 +138,9 @@ class Scorer:
         self._in_hand.clear()
         scoring = self._settings.scoring
         deadline = time.monotonic() + scoring.time_limit_s
-        hang = _Hang(self._in_hand, scoring.read_time_limit_s)
+        # So that a slow instance leaves time for the others, and is the only one set aside.
+        budget_s = scoring.time_limit_s / 2 if len(instances) > 1 else scoring.time_limit_s
+        patience = _Patience(self._in_hand, scoring.read_time_limit_s, budget_s)
         try:
             self._pipe.send((tuple(instances), attributes, poisoned))
             while not self._pipe.poll(POLL_S):
@@ -149,11 +151,8 @@ class Scorer:
                         Reason.SCORER_TIMEOUT,
                         f"scoring.time_limit_s is {scoring.time_limit_s:g} s.",
                     )
-                if hang.lasts():
-                    raise ScoringFailed(
-                        Reason.SCORER_TIMEOUT,
-                        f"scoring.read_time_limit_s is {scoring.read_time_limit_s:g} s.",
-                    )
+                if ended := patience.ends():
+                    raise ScoringFailed(Reason.SCORER_TIMEOUT, ended)
             answer: Assessment | NodeError = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise ScoringFailed(Reason.SCORER_CRASHED, self._death()) from error
@@ -245,20 +244,34 @@ class _InHand:
         self._looks.value += 1
 
 
-class _Hang:
-    """Tells when the child has been reading the same thing for too long."""
+class _Patience:
+    """Tells when the child has been reading the same thing for too long.
 
-    def __init__(self, in_hand: _InHand, limit_s: float) -> None:
+    budget_s: for all the frames of one instance together, each of which may be quick enough.
+    """
+
+    def __init__(self, in_hand: _InHand, limit_s: float, budget_s: float) -> None:
         self._in_hand = in_hand
         self._limit_s = limit_s
+        self._budget_s = budget_s
         self._looks = -1
-        self._since = 0.0
+        self._since = self._last = time.monotonic()
+        self._spent_s: defaultdict[str, float] = defaultdict(float)
 
-    def lasts(self) -> bool:
+    def ends(self) -> str:
+        """Say which limit was met; '' while there is time. To be asked again and again."""
+        digest, now = self._in_hand.digest, time.monotonic()
+        passed_s, self._last = now - self._last, now
         if self._in_hand.looks != self._looks:
-            self._looks, self._since = self._in_hand.looks, time.monotonic()
-        is_reading = self._in_hand.digest != ""
-        return is_reading and time.monotonic() - self._since > self._limit_s
+            self._looks, self._since = self._in_hand.looks, now
+        if digest == "":
+            return ""
+        self._spent_s[digest] += passed_s
+        if now - self._since > self._limit_s:
+            return f"scoring.read_time_limit_s is {self._limit_s:g} s."
+        if self._spent_s[digest] > self._budget_s:
+            return f"One instance took {self._budget_s:g} s, half of scoring.time_limit_s."
+        return ""
 
 
 def _run_child(pipe: Connection, settings: Settings, in_hand: _InHand) -> None:
