@@ -123,12 +123,12 @@ def test_parameter_counts(module, config, request):
 
 
 COUNTS = {
-    "kan": 629_581,
-    "mlp": 424_781,
-    "global": 772_941,
-    "ordinal": 632_161,
-    "no swin": 47_745,
-    "wide": 158_341,
+    "kan": 676_941,
+    "mlp": 472_141,
+    "global": 962_381,
+    "ordinal": 679_521,
+    "no swin": 95_105,
+    "wide": 203_397,
 }
 
 
@@ -205,6 +205,22 @@ def test_pooling_keeps_the_place(torch):
     assert pooled.shape == (1, 3, 32, 32)
     assert (pooled[0, :, 5, 9] == 7.0).all()
     assert pooled.sum() == 3 * 7.0
+
+
+def test_spread_stands_beside_each_map(torch):
+    """Behind the maps stands the ln of each one's SD over the slice, the same at every place."""
+    from tfkt_node.iqa.bridge import with_spreads
+
+    maps = 3 * torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(2))
+
+    described = with_spreads(maps)
+
+    assert described.shape == (2, 8, 32, 32)
+    assert torch.equal(described[:, :4], maps)
+    expected = maps.flatten(2).std(dim=2, correction=0).log()
+    assert torch.allclose(described[:, 4:, 0, 0], expected, atol=1e-5)
+    assert (described[:, 4:] == described[:, 4:, :1, :1]).all()
+    assert with_spreads(torch.zeros(1, 1, 32, 32)).isfinite().all()
 
 
 # --- The ordinal head

@@ -21,6 +21,7 @@ RECIPE = Recipe(
         thinned=(1.0,),
         smoothed=(1 / 4,),
         tested_smoothed=(("median", 1 / 4),),
+        artefacts=1,
         child_doses=(1 / 2,),
     ),
     network=NetworkRecipe(depths=(1, 1)),

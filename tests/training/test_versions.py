@@ -52,7 +52,7 @@ def of(made: list[Version], *kinds: Kind) -> list[Version]:
 
 
 def test_each_kind_is_made_as_often_as_the_recipe_says(made):
-    """The clean slice comes first; dose, views and both, filters, three artefacts, children."""
+    """The clean slice comes first; dose, views and both, filters, artefacts twice, children."""
     assert made[0].kind is Kind.CLEAN
     assert Counter(version.kind for version in made) == {
         Kind.CLEAN: 1,
@@ -60,7 +60,7 @@ def test_each_kind_is_made_as_often_as_the_recipe_says(made):
         Kind.VIEWS: 1,
         Kind.BOTH: 1,
         Kind.SMOOTHED: 4,
-        Kind.STREAKS: 3,
+        Kind.STREAKS: 6,
         Kind.CHILD: 2,
     }
     assert {version.detail for version in of(made, Kind.STREAKS)} == {
@@ -115,6 +115,24 @@ def test_smoothing_is_labelled_by_what_it_was_made_of(made):
         assert version.u < version.source_u
         assert version.u == quality(version.known)
         assert min(version.known.transfer) < 1
+
+
+def test_filters_are_blended_with_their_source(clean, require_module):
+    """As scanners offer them: about every other one, by 30 % and more; a tested one never."""
+    require_module("skimage")
+    many = dataclasses.replace(RECIPE, doses=(1 / 4,), smoothed=(1.0,) * 8 + (1 / 4,) * 8)
+    smoothed = of(list(islice(versions(clean, many), 20)), Kind.SMOOTHED)
+
+    shares = {
+        tested: [
+            float(one.detail.rpartition(" ")[2]) for one in smoothed if one.tested_only is tested
+        ]
+        for tested in (False, True)
+    }
+
+    assert shares[True] == [1.0]
+    assert 3 <= sum(share < 1 for share in shares[False]) <= 13
+    assert all(0.3 <= share <= 1 for share in shares[False])
 
 
 def test_a_tested_filter_is_never_fitted_to(made):

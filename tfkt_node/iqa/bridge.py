@@ -9,6 +9,9 @@ from torch.nn import functional
 TOKENS = 16
 """Rows and columns of tokens that enter the Swin."""
 
+_LEAST_POWER = 1e-6
+"""Maps that vary less say nothing."""
+
 
 def pool_maps(maps: tuple[Tensor, ...]) -> Tensor:
     """Average maps of several strides to the size of the coarsest and stack them.
@@ -19,6 +22,16 @@ def pool_maps(maps: tuple[Tensor, ...]) -> Tensor:
     size = min(m.shape[-1] for m in maps)
     pooled = [functional.avg_pool2d(m, m.shape[-1] // size) for m in maps]
     return torch.cat(pooled, dim=1)
+
+
+def with_spreads(maps: Tensor) -> Tensor:
+    """Add to each map how much it varies over the slice: (n, C, h, w) to (n, 2 C, h, w).
+
+    As ln of the SD, the same at every place. Noise, and what a filter makes of it, show in how
+    much a map varies; the mean of a token hardly tells.
+    """
+    spread = (maps.var(dim=(2, 3), keepdim=True, correction=0) + _LEAST_POWER).log() / 2
+    return torch.cat([maps, spread.expand_as(maps)], dim=1)
 
 
 class Standard(nn.Module):

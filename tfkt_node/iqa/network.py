@@ -14,7 +14,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfkt_node.iqa.bridge import TOKENS, GlobalBridge, SpatialBridge, Standard, pool_maps
+from tfkt_node.iqa.bridge import (
+    TOKENS,
+    GlobalBridge,
+    SpatialBridge,
+    Standard,
+    pool_maps,
+    with_spreads,
+)
 from tfkt_node.iqa.efficient_kan import KanFeedForward
 from tfkt_node.iqa.efficientnet_v2 import EfficientNetV2L
 from tfkt_node.iqa.features import EfficientNetLite0, Inputs
@@ -137,7 +144,8 @@ class Network(nn.Module):
         self.config = config
         released = config.family == "tfkt_v2"
         self.features = EfficientNetV2L() if released else EfficientNetLite0(config.inputs)
-        channels = self.features.channels
+        # Of tfkt_v2_lite: the maps, and the spread of each.
+        channels = self.features.channels if released else 2 * self.features.channels
         self.standard = nn.Identity() if released else Standard(channels)
         if config.bridge == "spatial":
             self.bridge = SpatialBridge(channels, config.dim)
@@ -165,19 +173,29 @@ class Network(nn.Module):
         """
         return pool_maps(self.features(hu))
 
-    def tokens_from_maps(self, maps: Tensor) -> Tensor:
-        """Map pooled feature maps to the tokens of the last stage, (n, rows, columns, d)."""
-        tokens: Tensor = self.swin(self.bridge(self.standard(maps)))
+    def describe(self, maps: Tensor) -> Tensor:
+        """Map pooled feature maps to what the bridge takes, (n, 2 channels, 32, 32).
+
+        The maps and the spread of each, brought to mean 0 and SD 1. Of tfkt_v2: the maps as they
+        are.
+        """
+        released = self.config.family == "tfkt_v2"
+        described: Tensor = self.standard(maps if released else with_spreads(maps))
+        return described
+
+    def tokens(self, described: Tensor) -> Tensor:
+        """Map what `describe` returns to the tokens of the last stage, (n, rows, columns, d)."""
+        tokens: Tensor = self.swin(self.bridge(described))
         return tokens
 
     def quality_from_maps(self, maps: Tensor) -> Tensor:
         """Map pooled feature maps to raw quality u, (n,)."""
-        quality: Tensor = self.head(self.tokens_from_maps(maps))
+        quality: Tensor = self.head(self.tokens(self.describe(maps)))
         return quality
 
     def readings_from_maps(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map pooled feature maps to (u, local, pooled); see `readings`."""
-        tokens = self.tokens_from_maps(maps)
+        tokens = self.tokens(self.describe(maps))
         quality: Tensor = self.head(tokens)
         if isinstance(self.bridge, SpatialBridge) and isinstance(self.head, ScalarHead):
             local = functional.adaptive_avg_pool2d(self.head.local(tokens), LOCAL)

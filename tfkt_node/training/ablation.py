@@ -81,11 +81,12 @@ def _folds(run: Run, network: NetworkRecipe) -> list[Fold]:
 def _line(run: Run, name: str, u: Float64Array, reference: Float64Array) -> Line:
     rows = dataset.load(run.folders.work).rows
     parts, apart, numbers = [], [], []
-    for said, compared in zip(u, reference, strict=True):
+    for fold, (said, compared) in enumerate(zip(u, reference, strict=True)):
         places = np.flatnonzero(np.isfinite(said))
         some = [rows[place] for place in places]
         truth = np.array([row.u for row in some])
-        draws = bootstrap.draws([row.patient for row in some], run.recipe.data.seed)
+        # Each fold has patients of its own, and so draws of its own.
+        draws = bootstrap.draws([row.patient for row in some], run.recipe.data.seed + fold)
         weights = np.concatenate([once(len(some)), draws])
         found = srocc(truth, said[places], weights)
         parts.append(found[0])

@@ -22,8 +22,9 @@ class DataRecipe:
     dose a slice was taken with; each slice varies them all by one factor of up to dose_jitter.
     views: range of the views of a thinned scan; thinned: the dose of each thinned version.
     smoothed: doses that are smoothed, each time with another filter. tested_smoothed: filters that
-    are never fitted to, with doses. child_doses: doses of a child-size
-    body. folds: parts of the patients, each tested on a network that never saw it.
+    are never fitted to, with doses. artefacts: draws of each of motion, metal and starved rays.
+    child_doses: doses of a child-size body. folds: parts of the patients, each tested on a network
+    that never saw it.
     """
 
     seed: int = 2026
@@ -34,8 +35,12 @@ class DataRecipe:
     dose_jitter: float = 1.22
     views: tuple[int, int] = (60, 360)
     thinned: tuple[float, ...] = (1.0, 1.0, 1 / 2, 1 / 4, 1 / 8)
-    smoothed: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16)
+    smoothed: tuple[float, ...] = (
+        *(1.0, 1.0, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4),
+        *(1 / 8, 1 / 8, 1 / 8, 1 / 16, 1 / 16),
+    )
     tested_smoothed: tuple[tuple[str, float], ...] = (("median", 1 / 4), ("median", 1 / 8))
+    artefacts: int = 2
     child_doses: tuple[float, ...] = (1 / 2, 1 / 8)
 
 
@@ -46,8 +51,8 @@ class FitRecipe:
     A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
     weight `difference` at the differences of u within a slice. rate: highest learning rate of the
     one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
-    L1 loss turns from square to line, in points of u. hidden: share of the feature maps that each
-    step hides: the slices come from few patients.
+    L1 loss turns from square to line, in points of u. hidden: share of the maps and spreads that
+    each step hides: the slices come from few patients.
     """
 
     seed: int = 1

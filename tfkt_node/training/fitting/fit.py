@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfkt_node.iqa.bridge import Standard
+from tfkt_node.iqa.bridge import Standard, with_spreads
+from tfkt_node.iqa.efficient_kan import fit_ranges
 from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
 from tfkt_node.iqa.network import Network, NetworkConfig, build
 from tfkt_node.iqa.uncertainty import squash
@@ -26,7 +27,7 @@ from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track
 
 SAMPLE = 256
-"""Versions that tell mean and SD of each map."""
+"""Versions that tell mean and SD of each map and spread."""
 
 Places = npt.NDArray[np.intp]
 
@@ -62,7 +63,7 @@ class _Fit:
         self.job, self.maps = job, maps
         self.network = build(config(job.network))
         self.network.features = build_features(job.features)
-        self._standardise()
+        self._set_scales()
         self.fitted = [
             parameter
             for part in (self.network.bridge, self.network.swin, self.network.head)
@@ -82,11 +83,15 @@ class _Fit:
             pct_start=recipe.warm_up,
         )
 
-    def _standardise(self) -> None:
+    def _set_scales(self) -> None:
+        """Bring channels to SD 1 and the grids of the KAN layers to where their inputs lie."""
         places = self.job.places
         some = np.sort(places[:: max(len(places) // SAMPLE, 1)])
         standard = cast(Standard, self.network.standard)
-        standard.measure(torch.from_numpy(np.asarray(self.maps[some], np.float32)))
+        stored = torch.from_numpy(np.asarray(self.maps[some], np.float32))
+        standard.measure(with_spreads(stored))
+        with torch.no_grad():
+            fit_ranges(self.network, lambda: self.network.quality_from_maps(stored))
 
     def run(self, track: Track) -> Network:
         epochs = range(self._resume(), self.job.fit.epochs)
@@ -99,7 +104,8 @@ class _Fit:
         return self.network.eval()
 
     def _step(self, batch: Places, rng: np.random.Generator) -> float:
-        loss = self._loss(self._hide(_turned(self.maps[batch], rng)), batch)
+        described = self.network.describe(_turned(self.maps[batch], rng))
+        loss = self._loss(self._hide(described), batch)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.fitted, self.job.fit.clip_norm)
@@ -107,16 +113,15 @@ class _Fit:
         self.schedule.step()
         return float(loss.detach())
 
-    def _hide(self, maps: Tensor) -> Tensor:
-        """Set some maps of each version to their mean, so that none is relied on alone."""
-        seen = torch.rand(maps.shape[0], maps.shape[1], 1, 1) >= self.job.fit.hidden
-        mean = cast(Standard, self.network.standard).get_buffer("mean")
-        return torch.where(seen, maps, mean[:, None, None])
+    def _hide(self, described: Tensor) -> Tensor:
+        """Set some maps and spreads of each version to 0, their mean: none is relied on alone."""
+        seen = torch.rand(described.shape[0], described.shape[1], 1, 1) >= self.job.fit.hidden
+        return torch.where(seen, described, 0.0)
 
-    def _loss(self, maps: Tensor, batch: Places) -> Tensor:
+    def _loss(self, described: Tensor, batch: Places) -> Tensor:
         """Compare u with the labels, and its differences within each slice with theirs."""
         recipe, head = self.job.fit, self.network.head
-        tokens = self.network.tokens_from_maps(maps)
+        tokens = self.network.tokens(described)
         if isinstance(head, OrdinalHead):
             return ranked_probability_score(head.logits(tokens), self.scores[batch]).mean()
         said, truth = head(tokens), self.u[batch]

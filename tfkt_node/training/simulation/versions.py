@@ -37,6 +37,9 @@ it, simulated noise has the grain of the challenge's (noise between two images o
 
 METAL_HU = 2000.0
 
+BLENDED = (0.3, 1.0)
+"""Share of the filter in a version that is blended with its source: every other one."""
+
 
 class Kind(StrEnum):
     """What was done to a slice."""
@@ -143,17 +146,24 @@ class _Slices:
                 yield self.smoothed(fraction, known, noisy, name)
             for name, tested_dose in recipe.tested_smoothed:
                 if tested_dose == dose:
-                    made = self.smoothed(fraction, known, noisy, name)
+                    made = self.smoothed(fraction, known, noisy, name, whole=True)
                     yield replace(made, tested_only=True)
 
-    def smoothed(self, dose: float, source: Known, noisy: FloatArray, name: str) -> Version:
+    def smoothed(
+        self, dose: float, source: Known, noisy: FloatArray, name: str, *, whole: bool = False
+    ) -> Version:
         strength = float(self.rng.uniform(0.6, 1.4))
-        smoother = _smoother(name, math.hypot(source.own, source.inserted), strength)
+        share = 1.0 if whole or self.rng.random() < 0.5 else float(self.rng.uniform(*BLENDED))
+        smoother = _smoother(name, math.hypot(source.own, source.inserted), strength, share)
         smoothed = smoother(noisy)
         blobs = tuple(zip(BAND_PX, BLOB_HU, strict=True))
         left = transfer(smoother, noisy, smoothed, self.base.even, blobs)
         made = self.version(
-            Kind.SMOOTHED, dose, replace(source, transfer=left), smoothed, f"{name} {strength:.2f}"
+            Kind.SMOOTHED,
+            dose,
+            replace(source, transfer=left),
+            smoothed,
+            f"{name} {strength:.2f}, share {share:.2f}",
         )
         return replace(made, source_u=quality(source))
 
@@ -172,7 +182,7 @@ class _Slices:
 
     def artefacts(self) -> Iterator[Version]:
         base = self.base
-        for artefact in (motion, metal, photon_starvation):
+        for artefact in self.recipe.artefacts * (motion, metal, photon_starvation):
             field = artefact(base, self.rng)
             known = known_of(base, np.zeros_like(field), field)
             yield self.version(Kind.STREAKS, 1.0, known, base.hu + field, artefact.__name__)
@@ -226,8 +236,12 @@ def _child(
         yield slices.version(Kind.CHILD, dose, known, base.hu + noise, f"scale {scale:.2f}")
 
 
-def _smoother(name: str, noise: float, strength: float) -> Callable[[FloatArray], FloatArray]:
+def _smoother(
+    name: str, noise: float, strength: float, share: float
+) -> Callable[[FloatArray], FloatArray]:
+    """Return a filter that is blended with what it is given, as scanners offer it."""
+
     def smooth(hu: FloatArray) -> FloatArray:
-        return np.asarray(SMOOTHERS[name](hu, noise, strength), np.float32)
+        return np.asarray(hu + share * (SMOOTHERS[name](hu, noise, strength) - hu), np.float32)
 
     return smooth
