@@ -99,11 +99,13 @@ def test_whole_zoo_is_answered_and_the_node_goes_on(listen, shared_data, caplog,
         by_context[one[0], one[2]].append(one)
     pairs = [pair for pair in by_context if all(pydicom.uid.UID(uid).is_valid for uid in pair)]
 
-    statuses = []
+    statuses, to_verification = [], []
     for first in range(0, len(pairs), 100):
         chunk = pairs[first : first + 100]
         assoc = associate(listening.port, [build_context(*pair) for pair in chunk])
-        statuses += [send_raw(assoc, *one) for pair in chunk for one in by_context[pair]]
+        for pair in chunk:
+            told = to_verification if pair[0] == Verification else statuses
+            told += [send_raw(assoc, *one) for one in by_context[pair]]
         assoc.release()
     echo = associate(listening.port, [build_context(Verification)])
     alive = echo.send_c_echo().Status
@@ -116,6 +118,7 @@ def test_whole_zoo_is_answered_and_the_node_goes_on(listen, shared_data, caplog,
 
     assert len(statuses) > 350
     assert set(statuses) <= {0x0000, 0xC000, None}
+    assert set(to_verification) == {0x0122}
     assert alive == 0x0000
     assert not [record for record in caplog.records if record.exc_info]
     assert counts.unreadable == 0
