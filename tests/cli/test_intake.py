@@ -151,6 +151,29 @@ def test_a_lost_preamble_is_repaired(tmp_path: Path, scratch: Path) -> None:
     assert [None, FileOutcome.DUPLICATE] == [one.outcome for one in read]
 
 
+@pytest.mark.parametrize("meta_is_implicit", [True, False])
+@pytest.mark.parametrize("is_implicit", [True, False])
+def test_a_lost_preamble_and_prefix_are_repaired(
+    tmp_path: Path, scratch: Path, meta_is_implicit: bool, is_implicit: bool
+) -> None:
+    """A file that begins with its file meta information, whatever VRs are written."""
+    syntax = "1.2.840.10008.1.2" if is_implicit else "1.2.840.10008.1.2.1"
+    meta, buffer = Dataset(), DicomBytesIO()
+    meta.add_new(0x00020002, "UI", "1.2.840.10008.5.1.4.1.1.2")
+    meta.add_new(0x00020003, "UI", "2.25.10001")
+    meta.add_new(0x00020010, "UI", syntax)
+    for part, implicit in ((meta, meta_is_implicit), (ct(), is_implicit)):
+        buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
+        write_dataset(buffer, part)
+    (tmp_path / "bare").write_bytes(buffer.getvalue())
+
+    one = read_file(tmp_path / "bare", scratch)
+
+    assert one.outcome is None
+    assert ("P1", "2.25.1", "2.25.2") == one.series_key
+    assert scratch == one.instance.path.parent  # type: ignore[union-attr]
+
+
 def test_the_same_bytes_are_a_duplicate(tmp_path: Path, scratch: Path) -> None:
     """The same instance under a second name is a duplicate of the first, even if set aside."""
     for folder, number, change in (("a", 1, {}), ("b", 1, {}), ("c", 2, {"SOPClassUID": MR}),

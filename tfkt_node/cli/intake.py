@@ -7,7 +7,6 @@ Guarantees that every path given is listed once, and that no file stops the othe
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,8 +18,11 @@ from tfkt_node.reception import file_meta
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, sniff_encoding, walk
 from tfkt_node.reception.file_meta import encode_meta, read_meta
 from tfkt_node.reception.headers import read_header
-from tfkt_node.reception.instances import digest_of, is_uid
+from tfkt_node.reception.incoming import begin_digest
+from tfkt_node.reception.instances import is_uid
 from tfkt_node.records import CT_CLASSES, InstanceHeader, InstanceRef, Reason, SetAside
+from tfkt_node.slices.files import FileBytes
+from tfkt_node.slices.structure import Buffer
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 IMPLICIT_VR = "1.2.840.10008.1.2"
@@ -28,6 +30,9 @@ EXPLICIT_VR = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 SOP_CLASS_UID, SOP_INSTANCE_UID = 0x00080016, 0x00080018
+PIECE_BYTES = 4 << 20
+"""Files are hashed and copied in pieces of this size."""
+
 LONGEST_UID_BYTES = 256
 """UIDs have 64; those that are too long are read as well, to be refused for it."""
 
@@ -156,7 +161,8 @@ def _refused(path: Path, why: Refusal) -> GivenFile:
 def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
     if path.stat().st_size == 0:
         return Refusal.NOT_DICOM
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with path.open("rb") as file:
+        data = FileBytes(file, 0, os.fstat(file.fileno()).st_size)
         meta, start = _file_meta(data)
         sop_class, sop_uid, syntax = _uids(data, meta, start)
         if not meta and not (sop_class and sop_uid):
@@ -165,29 +171,42 @@ def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
             return Refusal.DICOMDIR
         if not (is_uid(sop_class) and is_uid(sop_uid) and is_uid(syntax)):
             return Refusal.INVALID_UID
-        with memoryview(data) as view:
-            digest = digest_of(sop_class, sop_uid, syntax, view[start:])
-            if not _tells(path, start, (sop_class, sop_uid, syntax)):
-                path = scratch / f"{digest}.dcm"
-                path.write_bytes(encode_meta(sop_class, sop_uid, syntax, "") + view[start:])
+        sha = begin_digest(sop_class, sop_uid, syntax)
+        for piece in _pieces(data, start):
+            sha.update(piece)
+        digest = sha.hexdigest()
+        if not _tells(path, start, (sop_class, sop_uid, syntax)):
+            path = scratch / f"{digest}.dcm"
+            with path.open("wb") as whole:
+                whole.write(encode_meta(sop_class, sop_uid, syntax, ""))
+                whole.writelines(_pieces(data, start))
         return InstanceRef(path, digest, sop_class, sop_uid)
 
 
-def _file_meta(data: mmap.mmap) -> tuple[dict[int, str], int]:
+def _pieces(data: Buffer, start: int) -> Iterator[bytes]:
+    for at in range(start, len(data), PIECE_BYTES):
+        yield data[at : at + PIECE_BYTES]
+
+
+def _file_meta(data: Buffer) -> tuple[dict[int, str], int]:
     """Return element number -> text of group 0002, and where the data set starts.
 
-    Laxer than for files of the spool: the preamble or the group length may be missing or wrong.
+    Laxer than for files of the spool: preamble, prefix or the group length may be missing or wrong,
+    and the VRs too.
     """
-    starts = [at for at in (132, 4) if data[at - 4 : at] == b"DICM"]
+    is_bare = data[:2] == b"\2\0"
+    starts = [at for at in (132, 4) if data[at - 4 : at] == b"DICM"] or ([0] if is_bare else [])
     if not starts:
         return {}, 0
     meta, start = {}, starts[0]
-    for element in walk(data, start, len(data), EXPLICIT_LITTLE):
+    for element in walk(data, start, len(data), sniff_encoding(data, start, EXPLICIT_LITTLE)):
         if element.tag >> 16 != 2:
             break
         value = data[element.start : element.end]
         meta[element.tag & 0xFFFF] = value.decode("latin-1").rstrip("\0 ")
         start = element.end
+    if starts == [0] and not is_uid(meta.get(file_meta.TRANSFER_SYNTAX_UID, "")):
+        return {}, 0  # something that happens to begin like it
     return meta, start
 
 
@@ -201,7 +220,7 @@ def _tells(path: Path, start: int, uids: tuple[str, str, str]) -> bool:
     return data_set_start == start and uids == tuple(meta.get(number) for number in numbers)
 
 
-def _uids(data: mmap.mmap, meta: Mapping[int, str], start: int) -> tuple[str, str, str]:
+def _uids(data: Buffer, meta: Mapping[int, str], start: int) -> tuple[str, str, str]:
     """Return SOP Class UID, SOP Instance UID and Transfer Syntax UID; '' where one is missing."""
     encoding = sniff_encoding(data, start, EXPLICIT_LITTLE)
     is_big_endian = data[start : start + 2] == b"\0\x08"
