@@ -181,6 +181,18 @@ def test_parts_of_a_concatenation_are_one_stack() -> None:
     assert (stack.spacing_mm, stack.gaps, stack.repeated) == (5.0, 0, 0)
 
 
+def test_one_slice_without_a_position_hides_no_gap() -> None:
+    """The others are in order along the normal and measured; it follows them."""
+    places = {1: 20.0, 2: 0.0, 3: 5.0, 5: 10.0, 6: 25.0}
+    made = [one_slice(number, place) for number, place in places.items()]
+    lost = one_slice(4, 0.0, origin_mm=None, position_mm=None)
+
+    [stack] = stacks([lost, *made])
+
+    assert [2, 3, 5, 1, 6, 4] == numbers(stack)
+    assert (stack.spacing_mm, stack.gaps, stack.repeated) == (5.0, 1, 0)
+
+
 def test_stack_without_positions_keeps_the_order_of_instance_numbers() -> None:
     """Without geometry there is an order still, and no claim about gaps."""
     unknown = {"position_mm": None, "origin_mm": None}

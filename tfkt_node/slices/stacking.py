@@ -1,7 +1,7 @@
 """Group the slices of a revision into stacks, each in order along its normal.
 
-What cannot be ordered in space keeps the order of instance number and frame, and claims nothing
-about gaps.
+What cannot be ordered in space follows those that can, by instance number and frame, and claims
+nothing about gaps.
 """
 
 from __future__ import annotations
@@ -93,12 +93,13 @@ def _nearest_plane(one: SliceGeometry, planes: list[Vector]) -> int:
 
 def _stack(group: list[SliceGeometry]) -> Stack:
     first = group[0]
-    if all(one.origin_mm is not None and one.orientation is not None for one in group):
-        # One direction for all: single normals differ in the last digits of their decimal strings.
-        group = sorted(group, key=lambda one: (along(one.origin_mm, first.orientation),))
-        places = [along(one.origin_mm, first.orientation) or 0.0 for one in group]
-    else:
-        places = []
+    # One direction for all: single normals differ in the last digits of their decimal strings.
+    found = [(along(one.origin_mm, first.orientation), one) for one in group]
+    placed = sorted(
+        ((place, one) for place, one in found if place is not None), key=lambda pair: pair[0]
+    )
+    lost = [one for place, one in found if place is None]
+    places = [place for place, _ in placed]
     steps = [after - before for before, after in pairwise(places)]
     real = [step for step in steps if step > SAME_POSITION_MM]
     spacing = median(real) if real else None
@@ -106,7 +107,7 @@ def _stack(group: list[SliceGeometry]) -> Stack:
         acquisition=first.acquisition,
         orientation=plane(first.orientation),
         kernel=first.kernel,
-        slices=tuple(group),
+        slices=(*(one for _, one in placed), *lost),
         spacing_mm=None if spacing is None else round(spacing, 4),
         gaps=sum(step > GAP_FACTOR * spacing for step in real) if spacing else 0,
         repeated=0 if _is_4d(steps) else len(steps) - len(real),
