@@ -78,11 +78,27 @@ class Subject:
         return found.start, found.end
 
     def tag_at(self, place: int) -> int:
-        """Tag of the element whose header or value holds a byte; 0 for the file meta."""
-        tags = [
-            one.tag for one, head in zip(self.elements, self.heads, strict=True) if head <= place
-        ]
-        return tags[-1] if tags else 0
+        """Tag of the innermost element whose header or value holds a byte; 0 for the file meta."""
+        held = [one for one, head in zip(self.elements, self.heads, strict=True) if head <= place]
+        return self._innermost(held[-1], place) if held else 0
+
+    def _innermost(self, element: Element, place: int) -> int:
+        if element.vr != "SQ":
+            return element.tag
+        order = ">" if element.encoding.big_endian else "<"
+        at = element.start
+        while at + 8 <= element.end:
+            _, number, length = struct.unpack_from(order + "HHL", self.content, at)
+            if number != 0xE000:
+                break
+            at += 8
+            end = element.end if length == 0xFFFFFFFF else at + length
+            for inner in walk(self.content, at, end, element.encoding):
+                if self._head(inner, element.encoding) <= place < inner.end:
+                    return self._innermost(inner, place)
+                at = inner.end
+            at = at + 8 if length == 0xFFFFFFFF else end
+        return element.tag
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,14 @@ def _byte(draw: Draw, subject: Subject) -> Mutation:
     value = draw(st.integers(0, 255))
     content = subject.content[:at] + bytes([value]) + subject.content[at + 1 :]
     return Mutation(f"byte {at} is {value}", content, frozenset({subject.tag_at(at)}))
+
+
+def _stream(draw: Draw, subject: Subject) -> Mutation:
+    """Another value for one byte of the pixel data: of a compressed stream, or around it."""
+    at = draw(st.integers(*subject.pixels)) - 1
+    value = draw(st.integers(0, 255))
+    content = subject.content[:at] + bytes([value]) + subject.content[at + 1 :]
+    return Mutation(f"byte {at} of the pixels is {value}", content, frozenset({PIXEL_DATA}))
 
 
 def _length(draw: Draw, subject: Subject) -> Mutation:
@@ -211,6 +235,7 @@ KINDS: dict[str, Callable[[Draw, Subject], Mutation]] = {
     "length": _length,
     "nested": _nested,
     "slipped": _slipped,
+    "stream": _stream,
     "truncated": _truncated,
     "uid": _uid,
     "vr": _vr,

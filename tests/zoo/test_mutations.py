@@ -20,6 +20,7 @@ from tfkt_node.records import CT_CLASSES, CT_IMAGE, Refused, SetAside
 from tfkt_node.slices.decoding import decode_hu, read_dataset
 from tfkt_node.slices.geometry import slices_of
 from tfkt_node.slices.stacking import stacks
+from tfkt_node.slices.structure import file_meta_end
 
 pytestmark = pytest.mark.station
 
@@ -30,12 +31,17 @@ REAL_FILES = (
     "made/rle-good.dcm",
     "made/enhanced-3.dcm",
     "one-slice/nema-ct1/CT1_JLSL",
+    "one-slice/nema-ct1/CT1_JPLL",
+    "one-slice/nema-ct1/CT1_J2KR",
+    "one-slice/ctimage/CTImage.dcm_JPEGXLLosslessTransferSyntax_1.2.840.10008.1.2.4.110.dcm",
     "pydicom/CT_small.dcm",
 )
 
 HU_BY_HEADER = {
     0x00020010: "Transfer Syntax UID",
     0x00080016: "SOP Class UID",
+    0x00200032: "Image Position, which orders the frames",
+    0x00200037: "Image Orientation",
     0x00280008: "Number of Frames",
     0x00280010: "Rows",
     0x00280011: "Columns",
@@ -47,8 +53,6 @@ HU_BY_HEADER = {
     0x00280121: "Pixel Padding Range Limit",
     0x00281052: "Rescale Intercept",
     0x00281053: "Rescale Slope",
-    0x52009229: "Shared Functional Groups",
-    0x52009230: "Per-Frame Functional Groups",
     0x7FE00010: "Pixel Data",
 }
 """What the HU are made of. DICOM has no second copy and no checksum of these: another intercept is
@@ -99,6 +103,34 @@ def test_changed_file_gives_its_values_or_a_reason(
     assert {folder} == set(tmp_path.iterdir())
     if isinstance(found, list) and not same(expected, found):
         assert may_change_values(mutation), mutation.what
+
+
+@settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_changed_deflated_file_gives_a_reason_where_it_is_cut(
+    shared_data: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    """P6: a deflated data set has no checksum either, but its end is known: no half of it is taken.
+
+    A changed byte may change what follows in any way; it ends in HU or a reason all the same.
+    """
+    whole = (shared_data / "zoo" / "made" / "ok-deflated.dcm").read_bytes()
+    start, _ = file_meta_end(whole)
+    at = data.draw(st.integers(start, len(whole) - 2), "place")
+    value = data.draw(st.integers(-1, 255), "value, or -1 for the end")
+    (tmp_path / "changed.dcm").write_bytes(
+        whole[:at] + (bytes([value]) + whole[at + 1 :] if value >= 0 else b"")
+    )
+
+    found = outcome_of(tmp_path / "changed.dcm", tmp_path)
+
+    assert isinstance(found, str) or all(np.isfinite(hu).all() for hu in found)
+    if value == -1:
+        assert isinstance(found, str)
 
 
 def same(expected: list[np.ndarray], found: list[np.ndarray]) -> bool:
