@@ -16,7 +16,7 @@ from tests.conftest import ROOT, skip_or_fail
 from tests.orthanc import OrthancServer
 from tests.report import ohif, samples
 from tests.report.validators import of_real_series
-from tfkt_node.records import Outcome, Reason, ReportRecord
+from tfkt_node.records import Confidence, Outcome, Reason, ReportRecord, Verdict
 from tfkt_node.report import key_objects, structured_report
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ PATIENCE_MS = 300_000
 
 ATTEMPTS = 6
 
+FIRST = "CT image quality: LIMITED, flagged, low confidence"
+"""How the report of the first revision is listed."""
+
 WORST = 20
 """The worst slice: the twentieth file of the series, which is image 82 and not shown first."""
 
@@ -39,14 +42,35 @@ def record(shared_data: Path) -> ReportRecord:
 
 
 @pytest.fixture(scope="module")
+def later(record: ReportRecord, shared_data: Path) -> ReportRecord:
+    """The next revision of the same series: the same worst slices with lower scores."""
+    lower = of_real_series(shared_data / "series" / "LungFCP-01-0001", WORST, lowest=0.41)
+    first = structured_report.build(record, 10)
+    return replace(
+        lower,
+        verdict_id="later",
+        revision_number=2,
+        before=samples.before(verdict=Verdict.LIMITED),
+        predecessor=samples.predecessor(first),
+        assessment=replace(
+            lower.assessment,
+            verdict=Verdict.NON_DIAGNOSTIC,
+            confidence=Confidence.CONFIDENT,
+            confidence_reasons=(),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
 def study(
     record: ReportRecord,
+    later: ReportRecord,
     shared_data: Path,
     tmp_path_factory: pytest.TempPathFactory,
     require_tool: Callable[[str], str],
     require_module: Callable[[str], None],
 ) -> Iterator[str]:
-    """The address in OHIF of a study with its images, two reports and a Key Object Selection."""
+    """The address in OHIF of a study with its images, three reports and a Key Object Selection."""
     require_tool("Orthanc")
     require_module("playwright")
     if not ohif.PLUGIN.exists():
@@ -54,6 +78,7 @@ def study(
     not_assessed = samples.unassessed(Outcome.NOT_ASSESSED, Reason.HEAD, detail="36 of 36 slices")
     objects = (
         structured_report.build(record, 10),
+        structured_report.build(later, 10),
         key_objects.build(record),
         structured_report.build(replace(record, verdict_id="another", assessment=not_assessed), 10),
     )
@@ -129,10 +154,7 @@ def test_report_opens_on_the_worst_slice_with_verdict_and_score(
     record: ReportRecord, viewer: Viewer
 ) -> None:
     """The viewer leaves the slice that it showed, and writes verdict and numbers beside it."""
-    viewer.open(
-        "CT image quality: LIMITED, flagged, low confidence",
-        re.compile("^Image Set Quality Rating"),
-    )
+    viewer.open(FIRST, re.compile("^Image Set Quality Rating"))
     viewer.await_text(re.compile(r"I:\s*82 \(20/36\)"))
     shown = viewer.shown("report")
 
@@ -140,7 +162,32 @@ def test_report_opens_on_the_worst_slice_with_verdict_and_score(
     assert "Low confidence" in shown
     score = record.assessment.stacks[0].score
     assert f"Image Set Quality Rating: {score:.2f} {{score}}" in shown
-    assert "90 % interval, low: 1.61 {score}" in shown
+    assert f"90 % interval, low: {score - 0.3123:.2f} {{score}}" in shown
+
+
+def test_later_revision_shows_its_own_words_and_the_first_its_own_again(
+    record: ReportRecord, later: ReportRecord, viewer: Viewer
+) -> None:
+    """Opened in turn, neither report is drawn with what the viewer kept of the other.
+
+    Straight back to a report that it has shown before, OHIF 3.13.2 would leave the words of the one
+    in between; by way of the images it draws them anew.
+    """
+    for number, (one, description, verdict) in enumerate(
+        (
+            (record, FIRST, "LIMITED, flagged"),
+            (later, "CT image quality: NON-DIAGNOSTIC, flagged", "NON-DIAGNOSTIC, flagged"),
+            (record, FIRST, "LIMITED, flagged"),
+        )
+    ):
+        viewer.open("Thorax 2.0 B31f", re.compile(r"I:\s*\d+ \(1/36\)"))
+        score = f"Image Set Quality Rating: {one.assessment.stacks[0].score:.2f} {{score}}"
+        viewer.open(description, re.compile(f"^{re.escape(score)}"))
+        viewer.await_text(re.compile(r"I:\s*82 \(20/36\)"))
+        shown = viewer.shown(f"revision-{number + 1}")
+
+        assert [score] == re.findall(r"Image Set Quality Rating: [\d.]+ \{score\}", shown)
+        assert [verdict] == re.findall(r"(?:NON-DIAGNOSTIC|LIMITED), flagged", shown)
 
 
 def test_report_without_a_score_opens_as_text(viewer: Viewer) -> None:
