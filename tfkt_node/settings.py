@@ -127,7 +127,7 @@ class Scoring(Group):
 
 
 class Limits(Group):
-    """What one instance may hold. What goes beyond is kept, but set aside unread."""
+    """What one instance may hold. What goes beyond is kept, but not assessed."""
 
     nesting: int = Field(64, ge=1, le=200, description="levels of nested sequences")
     elements: int = Field(

@@ -172,11 +172,12 @@ class Pixels:
         zeros, or an overlay, and are not asked.
         """
         none = np.zeros(stored.shape, dtype=bool)
-        if not self.layout.is_signed or self._has_overlay:
+        width = 8 * cells.dtype.itemsize
+        has_unused = self.layout.shift + self.layout.bits_stored < width
+        if not (self.layout.is_signed and has_unused) or self._has_overlay:
             return none
-        whole = cells.astype("i8")
+        whole = cells.astype("i4" if width <= 16 else "i8")
         if cells.dtype.kind == "u":
-            width = 8 * cells.dtype.itemsize
             whole -= (whole >> (width - 1)) << width
         whole >>= self.layout.shift
         unused = whole >> self.layout.bits_stored
