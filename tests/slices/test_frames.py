@@ -99,6 +99,16 @@ def test_second_stream_of_a_single_frame_does_not_vanish(syntax: str, start: byt
     assert [stream + b"rest" + END] == frames_of(pixel_data(stream, b"rest" + END), 1, syntax)
 
 
+def test_second_stream_within_a_frame_does_not_vanish() -> None:
+    """Four streams under a table of two frames: two of them would be passed over."""
+    stream = b"\xff\xd8\xff\xc3" + END
+    data = pixel_data(stream, stream, stream, stream, table=(0, 2 * (8 + len(stream))))
+
+    with pytest.raises(ValueError, match="more frames"):
+        FrameIndex(data, 2, JPEG)
+    assert 4 == len(frames_of(data, 4))
+
+
 def test_second_frame_of_rle_is_found_by_the_offset_table() -> None:
     """RLE has no sign of its own: a table of two frames says that there are two."""
     with pytest.raises(ValueError, match="more frames"):

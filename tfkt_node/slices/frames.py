@@ -18,6 +18,11 @@ from tfkt_node.slices.codecs import (
 )
 from tfkt_node.slices.structure import ITEM, SEQUENCE_END, Buffer
 
+JPEG_XL_STREAM, JPEG_XL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL "
+JPEG_2000_BOX = b"\0\0\0\x0cjP  "
+STARTS = (START_OF_IMAGE, START_OF_CODESTREAM, JPEG_XL_STREAM, JPEG_XL_BOX, JPEG_2000_BOX)
+"""What streams begin with; a fragment that goes on with one does not."""
+
 
 class FrameIndex:
     """Which fragments are a frame's, found once for all the frames of an object."""
@@ -31,8 +36,6 @@ class FrameIndex:
         table, self._fragments = _items(data)
         if frames == 1:
             self._starts = [0]
-            if _holds_more_than_one(data, self._fragments, syntax, table):
-                raise ValueError("more frames are there than the attributes say")
         elif len(self._fragments) == frames:
             self._starts = list(range(frames))
         else:
@@ -41,22 +44,22 @@ class FrameIndex:
             )
         if len(self._starts) != frames:
             raise ValueError("the fragments cannot be told apart by frame")
+        if self._has_more_streams(data, syntax, table):
+            raise ValueError("more frames are there than the attributes say")
+
+    def _has_more_streams(self, data: Buffer, syntax: str, table: bytes) -> bool:
+        """Say whether a frame holds a second stream: a decoder would pass over it in silence."""
+        if syntax in WHOLE_CELLS:  # those have no sign of where they begin, but for the table
+            return len(self._starts) == 1 < min(len(table) // 4, len(self._fragments))
+        others = set(range(len(self._fragments))).difference(self._starts)
+        places = (self._fragments[number][0] for number in others)
+        return any(data[place : place + 8].startswith(STARTS) for place in places)
 
     def read(self, data: Buffer, index: int) -> bytes:
         """Return the compressed stream of one frame. index: from 0."""
         ends = [*self._starts[index + 1 : index + 2], len(self._fragments)]
         parts = self._fragments[self._starts[index] : ends[0]]
         return b"".join(data[start:end] for start, end in parts)
-
-
-def _holds_more_than_one(
-    data: Buffer, fragments: Sequence[tuple[int, int]], syntax: str, table: bytes
-) -> bool:
-    """Say whether there is more than one stream, for a decoder would pass over the second."""
-    if syntax in WHOLE_CELLS:  # those have no sign of where they begin
-        return len(table) > 4 and len(fragments) > 1
-    beginnings = [data[start : start + 4] for start, _ in fragments]
-    return sum(one.startswith((START_OF_IMAGE, START_OF_CODESTREAM)) for one in beginnings) > 1
 
 
 def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
