@@ -383,7 +383,7 @@ def test_instance_over_the_context_of_verification_is_refused(listen, caplog, so
         assert peer.associate() == wire.ASSOCIATE_AC
         peer.send(wire.data_pdu(wire.pdv(wire.ECHO, 3, store), wire.pdv(wire.ECHO, 2, b"data")))
         answered = peer.status()
-    listening.wait_for(AssociationEnded)
+    listening.scp.stop(limit_s=10)  # the line of its end is written by then
 
     assert answered == 0x0122
     assert listening.stored == []
@@ -401,7 +401,7 @@ def test_operation_that_is_not_provided_is_no_instance(listen, caplog):
         peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, wire.command(0x20))))
         peer.send(wire.data_pdu(wire.pdv(wire.CT, 3, find), wire.pdv(wire.CT, 2, b"data")))
         answered = [peer.status(), peer.status()]
-    listening.wait_for(AssociationEnded)
+    listening.scp.stop(limit_s=10)  # the line of its end is written by then
 
     assert answered == [0x0211, 0x0211]
     assert caplog.text.count("operation.refused calling='SCANNER' status=0x0211") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import time
 from collections import defaultdict
 from datetime import UTC, datetime
 from io import BytesIO
@@ -60,6 +61,8 @@ def send_raw(assoc, sop_class, sop_instance, syntax, dataset):
     request.Priority = 2
     request.DataSet = BytesIO(dataset)
     assoc._reactor_checkpoint.clear()
+    while not assoc._is_paused:  # else the library's other thread may take the answer
+        time.sleep(0.001)
     assoc.dimse.send_msg(request, context.context_id)
     _, response = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
