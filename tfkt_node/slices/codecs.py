@@ -98,10 +98,11 @@ def _jpeg(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     """
     import imagecodecs
 
-    stored: IntArray = imagecodecs.jpeg8_decode(frame)
     scan = frame.rfind(START_OF_SCAN)
-    bits = frame[scan:].rstrip(b"\xff") + END_OF_IMAGE
-    longer = frame[:scan] + END_OF_BITS.sub(lambda marker: OTHER_BITS + marker[0], bits)
+    if END_OF_IMAGE not in frame[scan:]:  # zeros of a transfer that stopped are bits as well
+        raise ValueError("the stream breaks off")
+    stored: IntArray = imagecodecs.jpeg8_decode(frame)
+    longer = frame[:scan] + END_OF_BITS.sub(lambda marker: OTHER_BITS + marker[0], frame[scan:])
     if not np.array_equal(stored, imagecodecs.jpeg8_decode(longer)):
         raise ValueError("the stream breaks off")
     return stored
@@ -153,6 +154,9 @@ def _jpeg_ls(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
 def _jpeg_2000(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     import openjpeg
 
+    is_bare = frame.startswith(START_OF_CODESTREAM)
+    if is_bare and not frame.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
+        raise ValueError("the stream breaks off")  # of zeros with loss the library says nothing
     stored: IntArray = openjpeg.decode(frame)
     return stored
 
