@@ -18,6 +18,7 @@ from tfkt_node.iqa.scope import find_body, pixel_reason
 from tfkt_node.records import InstanceRef, Misconfigured, Reason, SetAside
 from tfkt_node.settings import Settings
 from tfkt_node.slices import attributes as dicom
+from tfkt_node.slices.files import read_dataset
 from tfkt_node.training.images.collection import read_png
 from tfkt_node.training.images.real_images import SERIES
 from tfkt_node.training.track import Track
@@ -100,7 +101,7 @@ def _clean(folder: Path, bundle: Bundle, engine: Engine, track: Track) -> ScopeC
 def _reasons(assessor: Assessor, path: Path) -> list[Reason | None]:
     """Assess one file by itself; return why each of its slices is withheld, None where none is."""
     try:
-        ds = dicom.read_dataset(path)
+        ds = read_dataset(path)
     except SetAside as error:
         return [error.reason]
     ref = InstanceRef(path, path.name, dicom.text(ds, "SOPClassUID"), "1.2.3")
