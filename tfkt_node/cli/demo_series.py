@@ -21,7 +21,7 @@ from tfkt_node.records import CT_IMAGE, FloatArray, Misconfigured, SetAside
 from tfkt_node.training.simulation.low_dose import LowDose
 
 SLICES = 16
-FULL_DOSE_NOISE_HU = 18.0
+FULL_DOSE_NOISE_HU = 12.0
 """What an abdomen of this size has at full dose, in 3 mm slices and a standard kernel."""
 LOW_DOSE = 0.1
 TUBE_CURRENT_MA, EXPOSURE_MAS = 300, 150
