@@ -492,7 +492,7 @@ class Predecessor:
 
 @dataclass(frozen=True, slots=True)
 class EarlierVerdict:
-    """What the revision before said of the series, whether or not its report could be made."""
+    """What an earlier revision said of the series, whether or not its report could be made."""
 
     revision_number: int
     outcome: Outcome
@@ -506,7 +506,8 @@ class ReportRecord:
 
     attributes: as in InstanceHeader. decided_at: every time in the objects, in the zone of the
     study or, where that states none, in its own: UTC from the audit, then `report.timezone`.
-    before: what this report takes back or confirms: the newest earlier revision that owed a report.
+    before: what this report takes back or confirms, newest first: the earlier revisions that owed a
+    report, back to one that was assessed.
     predecessor: the report that this one supersedes; None where none could be made.
     node_uid: UID of this installation, the device observer.
     """
@@ -521,7 +522,7 @@ class ReportRecord:
     attributes: bytes
     assessment: Assessment
     evidence: tuple[EvidenceInstance, ...]
-    before: EarlierVerdict | None
+    before: tuple[EarlierVerdict, ...]
     predecessor: Predecessor | None
     node_uid: str
     software_version: str

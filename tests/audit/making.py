@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -124,13 +125,14 @@ def decide(
     verdict_id: str,
     kinds: tuple[ObjectKind, ...] = (ObjectKind.SR,),
     destinations: tuple[str, ...] = ("pacs",),
+    **changes: object,
 ) -> ClaimedRevision:
-    """Claim the next revision and commit an assessment of it."""
+    """Claim the next revision and commit an assessment of it, with changes."""
     revision = claimed(store, now_s)
     committed = store.commit_assessment(
         revision.revision_id,
         "owner",
-        assessed(revision.instances),
+        replace(assessed(revision.instances), **changes),
         verdict_id,
         dict.fromkeys(kinds, destinations),
         "" if kinds else "LOCALIZER",

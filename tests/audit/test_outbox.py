@@ -37,11 +37,12 @@ def revise(
     now_s: float,
     verdict_id: str,
     kinds: tuple[ObjectKind, ...] = (ObjectKind.SR,),
+    **changes: object,
 ) -> None:
-    """Let a late instance come, and its revision be decided."""
+    """Let a late instance come, and its revision be decided, with changes to its assessment."""
     fill(store, 1, first=int(now_s), now_s=now_s)
     close(store, now_s + 30)
-    decide(store, now_s + 31, verdict_id, kinds)
+    decide(store, now_s + 31, verdict_id, kinds, **changes)
 
 
 def test_object_is_claimed_with_all_that_its_making_needs(decided: Store) -> None:
@@ -275,10 +276,25 @@ def test_report_knows_what_the_revision_before_said_though_its_report_failed(
 
     third = build(decided, 240).record
 
-    assert third.before == EarlierVerdict(2, Outcome.ASSESSED, Verdict.LIMITED, flagged=True)
+    assert third.before == (EarlierVerdict(2, Outcome.ASSESSED, Verdict.LIMITED, flagged=True),)
     assert third.predecessor is not None
     assert third.predecessor.sop_uid == "2.25.1"
-    assert decided.report_record("v1").before is None
+    assert decided.report_record("v1").before == ()
+
+
+def test_report_goes_back_to_the_last_revision_that_was_assessed(decided: Store) -> None:
+    """P5: what could not be judged leaves a flag standing, so the next report answers it too."""
+    failed = {"outcome": Outcome.FAILED, "verdict": None, "flagged": False, "stacks": ()}
+    revise(decided, 100, "v2", **failed)
+    revise(decided, 200, "v3")
+    revise(decided, 300, "v4")
+
+    assert decided.report_record("v3").before == (
+        EarlierVerdict(2, Outcome.FAILED, None, flagged=False),
+        EarlierVerdict(1, Outcome.ASSESSED, Verdict.LIMITED, flagged=True),
+    )
+    (newest,) = decided.report_record("v4").before
+    assert newest.revision_number == 3
 
 
 def test_revision_that_owed_nothing_is_not_what_was_said_before(store: Store) -> None:
@@ -288,7 +304,7 @@ def test_revision_that_owed_nothing_is_not_what_was_said_before(store: Store) ->
     decide(store, 31, "v1", ())
     revise(store, 100, "v2")
 
-    assert store.report_record("v2").before is None
+    assert store.report_record("v2").before == ()
 
 
 def test_enhanced_report_names_the_enhanced_one_before_it(decided: Store) -> None:

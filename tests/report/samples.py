@@ -170,7 +170,7 @@ def record_of(assessment: Assessment, attributes: Dataset | None = None, **chang
             EvidenceInstance(CT_IMAGE, uid, number) for number, uid in enumerate(uids, start=1)
         )
         or (EvidenceInstance(CT_IMAGE, f"{SERIES}.1", 1),),
-        before=None,
+        before=(),
         predecessor=None,
         node_uid="2.25.321",
         software_version="0.1.0",

@@ -181,15 +181,16 @@ def records(draw: st.DrawFn) -> ReportRecord:
         evidence=draw(usually(st.just(tuple(named)), st.just(tuple(named[1:])))),
         predecessor=draw(optional(st.just(Predecessor(SR_FORM.sop_class_uid, "2.25.1", "2.25.2")))),
         before=draw(
-            optional(
+            st.lists(
                 st.builds(
                     EarlierVerdict,
                     revision_number=st.integers(1, 1000),
                     outcome=st.sampled_from(Outcome),
                     verdict=optional(st.sampled_from(Verdict)),
                     flagged=st.booleans(),
-                )
-            )
+                ),
+                max_size=3,
+            ).map(tuple)
         ),
         decided_at=draw(st.datetimes(EARLIEST, timezones=st.just(UTC))),
         software_version=draw(words),

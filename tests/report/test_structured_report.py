@@ -384,12 +384,26 @@ NOT_FLAGGED_BEFORE = {
 )  # fmt: skip
 def test_flag_before_is_answered_by_what_is_known_now(now: str, expected: str) -> None:
     """P6: only a verdict takes a flag back; a revision that could not be judged does not."""
-    report = build(NOW[now](), before=samples.before(), revision_number=2)
+    report = build(NOW[now](), before=(samples.before(),), revision_number=2)
 
     (said,) = texts(children(report, "Takes the place of")[0])
     assert said == (
         "This report takes the place of what was said of revision 1: NON-DIAGNOSTIC. "
         f'Its Key Object Selection "CT quality issue: NON-DIAGNOSTIC" {expected}'
+    )
+
+
+def test_flag_is_answered_though_what_came_between_could_not_be_judged() -> None:
+    """P5: revision 1 flagged, 2 FAILED; the report of 3 answers both."""
+    failed = samples.before(revision_number=2, outcome=Outcome.FAILED, verdict=None, flagged=False)
+    report = build(NOW["not flagged"](), before=(failed, samples.before()), revision_number=3)
+
+    (said,) = texts(children(report, "Takes the place of")[0])
+    assert said == (
+        "This report takes the place of what was said of revision 2: FAILED. "
+        "This report takes the place of what was said of revision 1: NON-DIAGNOSTIC. "
+        'Its Key Object Selection "CT quality issue: NON-DIAGNOSTIC" no longer holds; '
+        "the series is no longer flagged."
     )
 
 
@@ -399,7 +413,7 @@ def test_without_a_flag_before_none_is_taken_back(now: str, before: str) -> None
     """What was said is named, and no more."""
     outcome, verdict = NOT_FLAGGED_BEFORE[before]
     earlier = samples.before(outcome=outcome, verdict=verdict, flagged=False)
-    report = build(NOW[now](), before=earlier, revision_number=2)
+    report = build(NOW[now](), before=(earlier,), revision_number=2)
 
     (said,) = texts(children(report, "Takes the place of")[0])
     assert f"This report takes the place of what was said of revision 1: {before}." == said

@@ -44,7 +44,7 @@ def made_up(**changes: object) -> ReportRecord:
 def second_revision() -> ReportRecord:
     first = structured_report.build(made_up(), 3)
     return made_up(
-        before=samples.before(), predecessor=samples.predecessor(first), revision_number=2
+        before=(samples.before(),), predecessor=samples.predecessor(first), revision_number=2
     )
 
 

@@ -50,7 +50,7 @@ def later(record: ReportRecord, shared_data: Path) -> ReportRecord:
         lower,
         verdict_id="later",
         revision_number=2,
-        before=samples.before(verdict=Verdict.LIMITED),
+        before=(samples.before(verdict=Verdict.LIMITED),),
         predecessor=samples.predecessor(first),
         assessment=replace(
             lower.assessment,

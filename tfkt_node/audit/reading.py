@@ -144,12 +144,13 @@ def _predecessor(report: Any) -> Predecessor:
     return Predecessor(report.sop_class_uid, report.sop_instance_uid, report.own_series_uid)
 
 
-def _before(connection: sa.Connection, series_id: int, number: int) -> EarlierVerdict | None:
-    """Return what the newest earlier revision that owed a report came to; it never changes.
+def _before(connection: sa.Connection, series_id: int, number: int) -> tuple[EarlierVerdict, ...]:
+    """Return what earlier revisions that owed a report came to, newest first; it never changes.
 
-    Not what its report says: that may be FAILED while its Key Object Selection is delivered.
+    Back to one that was assessed: its flag stands, whatever could not be judged since. Not what
+    their reports say: these may be FAILED while a Key Object Selection is delivered.
     """
-    row = connection.execute(
+    rows = connection.execute(
         sa.select(verdicts.c.outcome, verdicts.c.verdict, verdicts.c.flagged, revisions.c.number)
         .join(revisions)
         .where(
@@ -158,16 +159,20 @@ def _before(connection: sa.Connection, series_id: int, number: int) -> EarlierVe
             verdicts.c.id.in_(sa.select(objects.c.verdict_id)),
         )
         .order_by(revisions.c.number.desc())
-        .limit(1)
-    ).first()
-    if row is None:
-        return None
-    return EarlierVerdict(
-        revision_number=row.number,
-        outcome=Outcome(row.outcome),
-        verdict=Verdict(row.verdict) if row.verdict else None,
-        flagged=row.flagged,
     )
+    found = []
+    for row in rows:
+        found.append(
+            EarlierVerdict(
+                revision_number=row.number,
+                outcome=Outcome(row.outcome),
+                verdict=Verdict(row.verdict) if row.verdict else None,
+                flagged=row.flagged,
+            )
+        )
+        if found[-1].outcome is Outcome.ASSESSED:
+            break
+    return tuple(found)
 
 
 def read_assessment(connection: sa.Connection, verdict_id: str) -> Assessment:

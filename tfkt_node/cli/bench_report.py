@@ -115,7 +115,7 @@ def _record(count: int) -> ReportRecord:
             EvidenceInstance(CT_IMAGE, one.sop_uid, number)
             for number, one in enumerate(slices, start=1)
         ),
-        before=None,
+        before=(),
         predecessor=None,
         node_uid="2.25.3",
         software_version=__version__,

@@ -47,8 +47,8 @@ def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator
         yield text(codes.HOW_SURE, how_sure(a))
         evidence = {item.sop_uid: item for item in record.evidence}
         yield text(codes.WHERE_TO_LOOK, _where(stack, listed, evidence))
-    if record.before is not None:
-        yield text(codes.SUPERSEDES, _supersedes(record.before, a))
+    if record.before:
+        yield text(codes.SUPERSEDES, " ".join(_supersedes(one, a) for one in record.before))
 
 
 def short(a: Assessment) -> Iterator[str]:
