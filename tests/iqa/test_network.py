@@ -93,13 +93,13 @@ def test_readings(torch, module, config, maps_of):
 def test_spatial_bridge_keeps_the_place(torch, network, maps):
     """What changes in one corner of the slice changes the local quality there above all."""
     changed = maps.clone()
-    changed[:, :, 28:, :4] = maps[:, :, 28:, :4].flip(2, 3)  # the spreads stay
+    changed[:, :, 28:, :4] += 3.0
 
     with torch.inference_mode():
         before, after = (network.readings_from_maps(m)[1] for m in (maps, changed))
 
     change = (after - before).abs()
-    assert (change[:, 7, 0] > 1.5 * change.mean(dim=(1, 2))).all()
+    assert change[:, 7, 0].mean() > 3 * change.mean()
 
 
 def test_global_bridge_forgets_the_place(torch, module, maps_of):
