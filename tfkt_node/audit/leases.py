@@ -63,6 +63,16 @@ FREED = {"lease_owner": None, "lease_until": None}
 """Values of the columns of a lease that nobody holds."""
 
 
+def free(
+    connection: sa.Connection, table: sa.Table, row_id: int, owner: str, **values: object
+) -> bool:
+    """Write values into the row and give up its lease; False when this process lost that."""
+    freed = connection.execute(
+        table.update().where(held(table, row_id, owner)).values(**values, **FREED)
+    )
+    return freed.rowcount == 1
+
+
 class Leases(Database):
     """The sweep over leases whose time ran out."""
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
-from tfkt_node.audit.leases import FREED, claim, due, held, release_own
+from tfkt_node.audit.leases import FREED, claim, due, free, release_own
 from tfkt_node.audit.reading import REPORTS, assemble, report_before
 from tfkt_node.audit.schema import deliveries, objects, revisions, verdicts
 from tfkt_node.records import (
@@ -93,63 +93,59 @@ class Objects(Database):
         """
         sha256 = hashlib.sha256(made.content).hexdigest()
         with self.writing() as connection:
-            built = connection.execute(
-                objects.update()
-                .where(held(objects, object_id, owner))
-                .values(
-                    state=ObjectState.BUILT,
-                    sop_class_uid=made.sop_class_uid,
-                    sop_instance_uid=made.sop_instance_uid,
-                    own_series_uid=made.series_uid,
-                    path=str(path),
-                    sha256=sha256,
-                    built_at=at,
-                    error="",
-                    **FREED,
-                )
+            is_ours = free(
+                connection,
+                objects,
+                object_id,
+                owner,
+                state=ObjectState.BUILT,
+                sop_class_uid=made.sop_class_uid,
+                sop_instance_uid=made.sop_instance_uid,
+                own_series_uid=made.series_uid,
+                path=str(path),
+                sha256=sha256,
+                built_at=at,
+                error="",
             )
-            if built.rowcount == 1:
+            if is_ours:
                 detail = {"kind": made.kind, "sha256": sha256}
                 told = Event(EventKind.OBJECT_BUILT, f"object:{object_id}", detail)
                 append(connection, at, told)
                 if made.kind in REPORTS:
                     _supersede(connection, object_id, at)
-            return built.rowcount == 1
+            return is_ours
 
     def object_failed(self, object_id: int, owner: str, error: str, at: datetime) -> bool:
         """Record that an object cannot be made; it is retried by command only."""
         with self.writing() as connection:
-            failed = connection.execute(
-                objects.update()
-                .where(held(objects, object_id, owner))
-                .values(
-                    state=ObjectState.FAILED,
-                    error=storable(error),
-                    attempts=objects.c.attempts + 1,
-                    **FREED,
-                )
+            is_ours = free(
+                connection,
+                objects,
+                object_id,
+                owner,
+                state=ObjectState.FAILED,
+                error=storable(error),
+                attempts=objects.c.attempts + 1,
             )
-            if failed.rowcount == 1:
+            if is_ours:
                 told = Event(EventKind.OBJECT_FAILED, f"object:{object_id}", {"error": error})
                 append(connection, at, told)
-            return failed.rowcount == 1
+            return is_ours
 
     def object_retry(
         self, object_id: int, owner: str, error: str, next_attempt_at: datetime
     ) -> bool:
         """Record that an object could not be made just now; no fault of its own is counted."""
         with self.writing() as connection:
-            later = connection.execute(
-                objects.update()
-                .where(held(objects, object_id, owner))
-                .values(
-                    state=ObjectState.OWED,
-                    error=storable(error),
-                    next_attempt_at=next_attempt_at,
-                    **FREED,
-                )
+            return free(
+                connection,
+                objects,
+                object_id,
+                owner,
+                state=ObjectState.OWED,
+                error=storable(error),
+                next_attempt_at=next_attempt_at,
             )
-            return later.rowcount == 1
 
 
 def _waits_for_earlier() -> sa.ColumnElement[bool]:

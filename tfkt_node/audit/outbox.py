@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
-from tfkt_node.audit.leases import FREED, claim, due, held, release_own
+from tfkt_node.audit.leases import FREED, claim, due, free, held, release_own
 from tfkt_node.audit.schema import deliveries, objects
 from tfkt_node.records import ClaimedDelivery, DeliveryState, ObjectState
 
@@ -122,26 +122,25 @@ class Outbox(Database):
         self, delivery_id: int, owner: str, values: dict[str, Any], at: datetime, *told: Event
     ) -> bool:
         with self.writing() as connection:
-            ended = connection.execute(
-                deliveries.update()
-                .where(held(deliveries, delivery_id, owner))
-                .values(attempts=deliveries.c.attempts + 1, **values, **FREED)
-            )
-            if ended.rowcount == 1:
+            counted = deliveries.c.attempts + 1
+            is_ours = free(connection, deliveries, delivery_id, owner, attempts=counted, **values)
+            if is_ours:
                 append(connection, at, *told)
-            return ended.rowcount == 1
+            return is_ours
 
     def delivery_left(
         self, delivery_id: int, owner: str, why: str, next_attempt_at: datetime
     ) -> bool:
         """Give back a delivery that was not tried; no attempt is counted."""
         with self.writing() as connection:
-            left = connection.execute(
-                deliveries.update()
-                .where(held(deliveries, delivery_id, owner))
-                .values(last_error=storable(why), next_attempt_at=next_attempt_at, **FREED)
+            return free(
+                connection,
+                deliveries,
+                delivery_id,
+                owner,
+                last_error=storable(why),
+                next_attempt_at=next_attempt_at,
             )
-            return left.rowcount == 1
 
     def end_orphaned_deliveries(self, destinations: Sequence[str], at: datetime) -> int:
         """Make PENDING deliveries to other than these destinations DEAD; return how many.

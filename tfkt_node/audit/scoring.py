@@ -16,7 +16,7 @@ from tfkt_node.audit import committing
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
-from tfkt_node.audit.leases import FREED, claim, due, held, release_own
+from tfkt_node.audit.leases import FREED, claim, due, free, held, release_own
 from tfkt_node.audit.schema import (
     deliveries,
     instances,
@@ -95,12 +95,7 @@ class Scoring(Database):
     def give_back_revision(self, revision_id: int, owner: str) -> bool:
         """Give up the lease of a revision without counting an attempt, as on an orderly stop."""
         with self.writing() as connection:
-            given = connection.execute(
-                revisions.update()
-                .where(held(revisions, revision_id, owner))
-                .values(state=RevisionState.STABLE, **FREED)
-            )
-            return given.rowcount == 1
+            return free(connection, revisions, revision_id, owner, state=RevisionState.STABLE)
 
     def commit_assessment(  # noqa: PLR0913, PLR0917
         self,
@@ -119,12 +114,10 @@ class Scoring(Database):
         was lost. Raises ValueError for an assessment that does not fit the revision.
         """
         with self.writing() as connection:
-            ended = connection.execute(
-                revisions.update()
-                .where(held(revisions, revision_id, owner))
-                .values(state=RevisionState(assessment.outcome), next_attempt_at=None, **FREED)
-            )
-            if ended.rowcount == 0:
+            state = RevisionState(assessment.outcome)
+            if not free(
+                connection, revisions, revision_id, owner, state=state, next_attempt_at=None
+            ):
                 return False
             missing = committing.write(
                 connection, revision_id, verdict_id, assessment, no_report_because, at
