@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pydicom.datadict import dictionary_VR
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
 DEEPEST = 64
 """Levels of nesting that are followed; real headers have three or four."""
 
-LONG_VRS = frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # noqa: SIM905
+LONG_VRS = frozenset(map(str, EXPLICIT_VR_LENGTH_32))
 """VRs whose explicit length field has 32 bits (PS3.5 table 7.1-1)."""
 TEXT_VRS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())  # noqa: SIM905
 """VRs whose bytes are the same in every byte order."""

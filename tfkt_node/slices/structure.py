@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from pydicom.datadict import dictionary_VR
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
@@ -26,7 +27,7 @@ EXPLICIT_BE = "1.2.840.10008.1.2.2"
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 ITEM_LITTLE, ITEM_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 UNDEFINED = 0xFFFFFFFF
-LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, Double Float and plain Pixel Data."""
 ONCE = frozenset({0x0018, 0x0020, 0x0028, 0x5200, 0x7FE0})
@@ -38,7 +39,7 @@ FUNCTIONAL_GROUPS = frozenset({0x52009229, 0x52009230})
 
 
 class Buffer(Protocol):
-    """Bytes that can be sliced: bytes, or a memory map."""
+    """Bytes that can be sliced: bytes, or those of a file."""
 
     def __len__(self) -> int: ...
 
