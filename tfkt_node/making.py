@@ -86,19 +86,18 @@ def _worst_slice(record: ReportRecord, settings: Settings, spool: Spool) -> Floa
         target=_decode, args=(theirs, path, worst.frame, settings), name="tfkt-node-slice",
         daemon=True,
     )  # fmt: skip
-    try:
-        child.start()
-        theirs.close()  # else its end would not be seen on our side
-        hu: FloatArray | None = None
-        if ours.poll(settings.scoring.read_time_limit_s):
-            hu = ours.recv()
+    with ours:
+        with theirs:  # else its end would not be seen on our side
+            child.start()
+        try:
+            is_there = ours.poll(settings.scoring.read_time_limit_s)
+            hu: FloatArray | None = ours.recv() if is_there else None
+        except EOFError:  # it crashed
+            return None
+        finally:
+            child.kill()
+            child.join()
         return hu
-    except EOFError:  # it crashed
-        return None
-    finally:
-        ours.close()
-        child.kill()
-        child.join()
 
 
 def _decode(pipe: Connection, path: Path, frame: int | None, settings: Settings) -> None:
