@@ -131,7 +131,9 @@ class Limits(Group):
 
     nesting: int = Field(64, ge=1, le=200, description="levels of nested sequences")
     elements: int = Field(
-        2_000_000, ge=1000, description="elements of one data set, those of its sequences counted"
+        2_000_000,
+        ge=1000,
+        description="elements of one data set, with those in sequences, items and fragments",
     )
     frames: int = Field(20_000, ge=1, description="frames of one instance")
     decoded_mb: int = Field(128, ge=1, description="MB of one frame once it is decoded")
