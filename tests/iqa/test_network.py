@@ -91,15 +91,20 @@ def test_readings(torch, module, config, maps_of):
 
 
 def test_spatial_bridge_keeps_the_place(torch, network, maps):
-    """What changes in one corner of the slice changes the local quality there above all."""
+    """What changes in one corner of the slice changes the token and the quality there most."""
     changed = maps.clone()
     changed[:, :, 28:, :4] += 3.0
 
     with torch.inference_mode():
+        of_tokens = network.tokens(network.describe(changed))
+        of_tokens -= network.tokens(network.describe(maps))
         before, after = (network.readings_from_maps(m)[1] for m in (maps, changed))
 
-    change = (after - before).abs()
-    assert change[:, 7, 0].mean() > 3 * change.mean()
+    corner = 7 * 8
+    assert (of_tokens.norm(dim=-1).flatten(1).argmax(dim=1) == corner).all()
+    change = (after - before).abs().mean(dim=0)  # by chance a random head sees little of one slice
+    assert change.argmax() == corner
+    assert change[7, 0] > 3 * change.mean()
 
 
 def test_global_bridge_forgets_the_place(torch, module, maps_of):
