@@ -173,5 +173,7 @@ SROCC, printed by
 - **Over-smoothing is not solved.** A slice softened by a Gaussian looks as if a softer kernel had
   made it, and a median filter was never fitted to: both still raise scores (figures above, filter
   by filter). Where the measured noise contradicts a score, the node says so beside it.
+- **Places are told apart less than a picture of them suggests.** Each place sees the spreads of the
+  whole slice as well, so that a clean half beside a noisy one is shown little better than that one.
 - No pre-training at all, other backbones, fine-tuning of the features on CT.
 """
