@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import Any
@@ -18,7 +19,7 @@ from pynetdicom.sop_class import Verification
 
 from tfkt_node.records import CT_IMAGE
 
-ASSOCIATE_AC, ASSOCIATE_RJ, DATA, RELEASE_RP, ABORT = 2, 3, 4, 6, 7
+HUNG_UP, ASSOCIATE_AC, ASSOCIATE_RJ, DATA, RELEASE_RP, ABORT = 0, 2, 3, 4, 6, 7
 CT, ECHO = 1, 3
 """The presentation contexts of `request_pdu`."""
 RELEASE_RQ = struct.pack(">BxLxxxx", 5, 4)
@@ -101,12 +102,12 @@ class Peer:
         self.socket.sendall(data)
 
     def receive(self) -> tuple[int, bytes]:
-        """Receive a PDU: its type and body; (0, b"") when the node has hung up."""
+        """Receive a PDU: its type and body; (HUNG_UP, b"") when the node has hung up."""
         try:
             head = self._receive(6)
-            return (head[0], self._receive(struct.unpack(">L", head[2:])[0])) if head else (0, b"")
+            return (head[0], self._receive(struct.unpack(">L", head[2:])[0])) if head else (HUNG_UP, b"")
         except ConnectionError:
-            return 0, b""
+            return HUNG_UP, b""
 
     def _receive(self, size: int) -> bytes:
         found = b""
@@ -118,8 +119,9 @@ class Peer:
         return found
 
     def associate(self, **fields: Any) -> int:
-        """Ask for an association; return the type of the answer."""
-        self.send(request_pdu(**fields))
+        """Ask for an association; return the type of the answer, HUNG_UP where there is none."""
+        with contextlib.suppress(ConnectionError):
+            self.send(request_pdu(**fields))
         return self.receive()[0]
 
     def status(self) -> int:
