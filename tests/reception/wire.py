@@ -104,8 +104,9 @@ class Peer:
     def receive(self) -> tuple[int, bytes]:
         """Receive a PDU: its type and body; (HUNG_UP, b"") when the node has hung up."""
         try:
-            head = self._receive(6)
-            return (head[0], self._receive(struct.unpack(">L", head[2:])[0])) if head else (HUNG_UP, b"")
+            if head := self._receive(6):
+                return head[0], self._receive(struct.unpack(">L", head[2:])[0])
+            return HUNG_UP, b""
         except ConnectionError:
             return HUNG_UP, b""
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.slices.ct_images import ct, stored
 from tests.slices.test_structure import encoded
+from tfkt_node.file_bytes import FileBytes
 from tfkt_node.slices import files
 from tfkt_node.slices.decoding import decode_hu
-from tfkt_node.slices.files import FileBytes, read_dataset
+from tfkt_node.slices.files import read_dataset
 
 PRIVATE = b"\xe1\x7f\x10\x00LO\x0c\x00SOME CREATOR"
 

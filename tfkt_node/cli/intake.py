@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from tfkt_node.file_bytes import Buffer, open_bytes
 from tfkt_node.reception import file_meta
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, sniff_encoding, walk
 from tfkt_node.reception.file_meta import encode_meta, read_meta
@@ -21,8 +22,6 @@ from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.incoming import begin_digest
 from tfkt_node.reception.instances import is_uid
 from tfkt_node.records import CT_CLASSES, InstanceHeader, InstanceRef, Reason, SetAside
-from tfkt_node.slices.files import FileBytes
-from tfkt_node.slices.structure import Buffer
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 IMPLICIT_VR = "1.2.840.10008.1.2"
@@ -161,8 +160,7 @@ def _refused(path: Path, why: Refusal) -> GivenFile:
 def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
     if path.stat().st_size == 0:
         return Refusal.NOT_DICOM
-    with path.open("rb") as file:
-        data = FileBytes(file, 0, os.fstat(file.fileno()).st_size)
+    with open_bytes(path) as data:
         meta, start = _file_meta(data)
         sop_class, sop_uid, syntax = _uids(data, meta, start)
         if not meta and not (sop_class and sop_uid):

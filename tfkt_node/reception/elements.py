@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+
+from tfkt_node.file_bytes import Buffer
 
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
@@ -39,16 +40,7 @@ IMPLICIT_LITTLE = Encoding(explicit=False, big_endian=False)
 EXPLICIT_BIG = Encoding(explicit=True, big_endian=True)
 
 
-class Buffer(Protocol):
-    """Bytes that can be sliced: bytes, or a memory map."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, where: slice, /) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """Where one element lies: its value is buffer[start:end]. vr: '' where it is not known.
 
     encoding: that of nested items, when it is a sequence.
@@ -65,6 +57,18 @@ class _Malformed(Exception):
     """The bytes are no data set from here on."""
 
 
+class _Fields:
+    """The fields ahead of a value, in one byte order: PS3.5 tables 7.1-1 to 7.1-3."""
+
+    def __init__(self, order: str) -> None:
+        self.explicit = struct.Struct(order + "HH2sH")
+        self.long_length = struct.Struct(order + "L")
+        self.implicit = struct.Struct(order + "HHL")
+
+
+_LITTLE, _BIG = _Fields("<"), _Fields(">")
+
+
 def sniff_encoding(buffer: Buffer, start: int, declared: Encoding) -> Encoding:
     """Return how the data set really is encoded: some writers declare explicit VR and lie."""
     vr = bytes(buffer[start + 4 : start + 6])
@@ -72,18 +76,11 @@ def sniff_encoding(buffer: Buffer, start: int, declared: Encoding) -> Encoding:
     return Encoding(explicit=looks_explicit, big_endian=declared.big_endian)
 
 
-def walk(
-    buffer: Buffer, start: int, end: int, encoding: Encoding, last: int = UNDEFINED
-) -> Iterator[Element]:
-    """Yield the elements of one level in buffer[start:end], until its end or a malformed place.
-
-    last: the highest tag that is wanted; what follows, such as the pixel data, is not looked at.
-    """
+def walk(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[Element]:
+    """Yield the elements of one level in buffer[start:end], until its end or a malformed place."""
     at = start
     try:
         while at < end:
-            if _header(buffer, at, end, encoding)[0] > last:
-                return
             element, at = _element(buffer, at, end, encoding, depth=0)
             if element.tag in (ITEM_END, SEQUENCE_END):
                 return
@@ -121,17 +118,19 @@ def _header(buffer: Buffer, at: int, end: int, encoding: Encoding) -> tuple[int,
     """Return tag, VR as written ('' in implicit VR), value length and start of the value."""
     if at + 8 > end:
         raise _Malformed
-    order = ">" if encoding.big_endian else "<"
-    group, number, length = struct.unpack(order + "HHL", buffer[at : at + 8])
-    tag = group << 16 | number
-    if not encoding.explicit or group == 0xFFFE:
-        return tag, "", length, at + 8
-    vr = bytes(buffer[at + 4 : at + 6]).decode("latin-1")
-    if vr not in LONG_VRS:
-        return tag, vr, struct.unpack(order + "H", buffer[at + 6 : at + 8])[0], at + 8
-    if at + 12 > end:
-        raise _Malformed
-    return tag, vr, struct.unpack(order + "L", buffer[at + 8 : at + 12])[0], at + 12
+    fields = _BIG if encoding.big_endian else _LITTLE
+    head = buffer[at : at + 12]
+    if encoding.explicit:
+        group, number, written, length = fields.explicit.unpack_from(head)
+        if group != ITEM >> 16:
+            vr = written.decode("latin-1")
+            if vr not in LONG_VRS:
+                return group << 16 | number, vr, length, at + 8
+            if at + 12 > end:
+                raise _Malformed
+            return group << 16 | number, vr, fields.long_length.unpack_from(head, 8)[0], at + 12
+    group, number, length = fields.implicit.unpack_from(head)
+    return group << 16 | number, "", length, at + 8
 
 
 def _known_vr(tag: int, written: str) -> str:

@@ -6,10 +6,10 @@ Source: PS3.10 section 7.1.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from pathlib import Path
 
+from tfkt_node.file_bytes import Buffer, open_bytes
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, LONG_VRS, walk
 from tfkt_node.records import (
     IMPLEMENTATION_CLASS_UID,
@@ -50,16 +50,14 @@ def _element(number: int, vr: str, value: bytes) -> bytes:
 def read_meta(path: Path) -> tuple[dict[int, str], int]:
     """Read the file meta information: element number -> text, and where the data set starts.
 
-    Raises SetAside(UNREADABLE) when it is no DICOM file.
+    Raises SetAside(UNREADABLE) when it is no DICOM file, OSError when it is gone.
     """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(data)
-    except ValueError:  # mmap of an empty file
-        raise SetAside(Reason.UNREADABLE) from None
+    with open_bytes(path) as data:
+        return parse_meta(data)
 
 
-def _parse(data: mmap.mmap) -> tuple[dict[int, str], int]:
+def parse_meta(data: Buffer) -> tuple[dict[int, str], int]:
+    """Do so with the bytes of a file; the same errors."""
     if data[128:132] != b"DICM":
         raise SetAside(Reason.UNREADABLE)
     first = next(walk(data, 132, len(data), EXPLICIT_LITTLE), None)

@@ -6,7 +6,6 @@ the character set of its source. Pixel data are never touched.
 
 from __future__ import annotations
 
-import mmap
 import re
 import zlib
 from pathlib import Path
@@ -19,18 +18,18 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from tfkt_node.file_bytes import Buffer, open_bytes
 from tfkt_node.reception.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
-    Buffer,
     Element,
     Encoding,
     explicit_little,
     sniff_encoding,
     walk,
 )
-from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, read_meta
+from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, parse_meta
 from tfkt_node.records import PATIENT_AND_STUDY, InstanceHeader, SetAside
 
 SERIES_AND_SCANNER = (
@@ -89,12 +88,12 @@ def read_header(path: Path) -> InstanceHeader:
     A missing Series Instance UID is replaced by the SOP Instance UID: a series of one. Raises
     OSError when the file is gone.
     """
-    try:
-        meta, start = read_meta(path)
-    except SetAside:
-        return _header(b"", {}, "")
-    sop_uid = meta.get(SOP_INSTANCE_UID, "")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_bytes(path) as data:
+        try:
+            meta, start = parse_meta(data)
+        except SetAside:
+            return _header(b"", {}, "")
+        sop_uid = meta.get(SOP_INSTANCE_UID, "")
         if meta.get(TRANSFER_SYNTAX_UID) in DEFLATED:
             inflated = _inflate(data[start : start + HEADER_BYTES])
             return _header(inflated, _elements(inflated, 0, EXPLICIT_LITTLE), sop_uid)
@@ -113,7 +112,9 @@ def _elements(buffer: Buffer, start: int, declared: Encoding) -> dict[int, Eleme
     found: dict[int, Element] = {}
     encoding = sniff_encoding(buffer, start, declared)
     end = min(len(buffer), start + HEADER_BYTES)
-    for element in walk(buffer, start, end, encoding, last=LAST):
+    for element in walk(buffer, start, end, encoding):
+        if element.tag > LAST:
+            break  # what follows, such as the pixel data, is not looked at
         if element.tag in READ:
             found.setdefault(element.tag, element)
     return found

@@ -1,7 +1,6 @@
 """Open DICOM files that may hold anything: data sets out, within limits, or SetAside.
 
-Large pixel data stay in the file. It is read and not mapped: a disk that fails, or a file that is
-cut short in the meantime, is an error then and not a signal that ends the process.
+Large pixel data stay in the file.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset as decode_elements
 from pydicom.filereader import read_file_meta_info, read_partial
 
+from tfkt_node.file_bytes import Buffer, FileBytes
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices.attributes import foreign_errors_as
@@ -24,7 +24,6 @@ from tfkt_node.slices.structure import (
     DEFAULT_LIMITS,
     EXPLICIT_BE,
     EXPLICIT_LE,
-    Buffer,
     PixelElement,
     file_meta_end,
     look_over,
@@ -40,34 +39,6 @@ FIRST_PIXEL_TAG, LAST_TABLE, LAST_PIXEL_TAG = 0x7FE00001, 0x7FE00003, 0x7FE00010
 
 LARGE_BYTES = 32 << 20
 """Pixel data up to this are read whole: single slices."""
-
-WINDOW_BYTES = 64 << 10
-"""Small pieces are cut from so much at once."""
-
-
-class FileBytes:
-    """Bytes of an open file between two places, read when they are asked for."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
-        self._file = file
-        self._start = start
-        self._length = end - start
-        self._window, self._window_at = b"", 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, where: slice, /) -> bytes:
-        first, last, _ = where.indices(self._length)
-        if last - first > WINDOW_BYTES:
-            return self._read(first, last)
-        if not self._window_at <= first <= last <= self._window_at + len(self._window):
-            self._window_at = first
-            self._window = self._read(first, min(first + WINDOW_BYTES, self._length))
-        return self._window[first - self._window_at : max(0, last - self._window_at)]
-
-    def _read(self, first: int, last: int) -> bytes:
-        return os.pread(self._file.fileno(), max(0, last - first), self._start + first)
 
 
 class PixelsInFile(NamedTuple):

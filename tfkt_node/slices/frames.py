@@ -10,13 +10,14 @@ import struct
 from collections.abc import Sequence
 from itertools import pairwise
 
+from tfkt_node.file_bytes import Buffer
 from tfkt_node.slices.codecs import (
     END_OF_IMAGE,
     START_OF_CODESTREAM,
     START_OF_IMAGE,
     WHOLE_CELLS,
 )
-from tfkt_node.slices.structure import ITEM, SEQUENCE_END, Buffer
+from tfkt_node.slices.structure import ITEM, SEQUENCE_END
 
 JPEG_XL_STREAM, JPEG_XL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL "
 JPEG_2000_BOX = b"\0\0\0\x0cjP  "

@@ -14,14 +14,15 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from tfkt_node.file_bytes import Buffer, FileBytes
 from tfkt_node.records import BoolArray, Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
 from tfkt_node.slices.attributes import foreign_errors_as, integer, text
 from tfkt_node.slices.codecs import IntArray, Samples
-from tfkt_node.slices.files import FileBytes, pixels_in_file
+from tfkt_node.slices.files import pixels_in_file
 from tfkt_node.slices.frames import FrameIndex
-from tfkt_node.slices.structure import EXPLICIT_BE, EXPLICIT_LE, Buffer
+from tfkt_node.slices.structure import EXPLICIT_BE, EXPLICIT_LE
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"

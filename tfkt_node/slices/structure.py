@@ -11,11 +11,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol
 
 from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from tfkt_node.file_bytes import Buffer
 from tfkt_node.records import Reason, SetAside
 from tfkt_node.settings import Limits
 
@@ -36,14 +36,6 @@ ONCE_TOO = frozenset({0x00080008, 0x00080016, 0x00080018, 0x00080060})
 """Image Type, SOP Class UID, SOP Instance UID and Modality."""
 FUNCTIONAL_GROUPS = frozenset({0x52009229, 0x52009230})
 """Shared and Per-Frame: what multi-frame objects have of such attributes stands in their items."""
-
-
-class Buffer(Protocol):
-    """Bytes that can be sliced: bytes, or those of a file."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, where: slice, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
