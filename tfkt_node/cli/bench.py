@@ -28,21 +28,24 @@ def bench() -> None:
     """Measure how fast this machine is."""
 
 
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Folder of CT series; its largest is taken. Without it: a simulated one.",
+    ),
+]
+
+
 @app.command()
 def model(
     bundle: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="Name of a shipped bundle, or its folder.")
     ] = "tfkt-v2-lite",
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--input",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Folder of CT series; its largest is taken. Without it: a simulated one.",
-        ),
-    ] = None,
+    source: Input = None,
     as_json: Json = False,
 ) -> None:
     """Measure slices a second: a bundle by engine and precision, the released TFKT V2, all steps.
@@ -124,6 +127,36 @@ def reception(
         ),
     )
     typer.echo(f"The last row is written {median(ours.lag_s):.1f} s after the last answer.")
+
+
+@app.command()
+def decoding(source: Input = None, as_json: Json = False) -> None:
+    """Measure slices a second from a file to Hounsfield units on one core, by transfer syntax.
+
+    The series is compressed anew in each; what comes back is compared with what went in.
+    """
+    from tfkt_node.cli import bench_decoding, bench_model
+
+    with tempfile.TemporaryDirectory(prefix="tfkt-node-") as scratch:
+        rows = list(bench_decoding.measure(source, Path(scratch)))
+    machine = {"processor": bench_model.processor()}
+    if as_json:
+        print_json({"schema": 1, **machine, "rows": [asdict(row) for row in rows]})
+        return
+    print_table(
+        "One core of {processor}".format(**machine),
+        ("transfer syntax", ">slices/s", ">ms a slice", ">KB of its file", "HU came back"),
+        (
+            (
+                row.syntax,
+                number(row.per_second, 0),
+                number(1000 / row.per_second, 1),
+                number(row.kb, 0),
+                "all, exactly" if row.is_exact else "WRONG",
+            )
+            for row in rows
+        ),
+    )
 
 
 @app.command()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import typer
@@ -61,7 +61,7 @@ def measure(shipped: Bundle, source: Path | None, scratch: Path) -> Iterator[Row
     a gigabyte. Raises Misconfigured when the source has nothing to score.
     """
     say("Assessing a series …")
-    step = _AssessStep(shipped, open_engine(shipped, "openvino"), _series(source, scratch))
+    step = _AssessStep(shipped, open_engine(shipped, "openvino"), largest_series(source, scratch))
     slices = step.slices()
     yield from _openvino_rows(shipped, slices)
     yield _torch_row(shipped, slices)
@@ -153,7 +153,10 @@ def _torch_rate(network: Network, slices: FloatArray) -> float:
         torch.set_num_threads(threads)
 
 
-def rate(read: Callable[[FloatArray], object], slices: FloatArray) -> float:
+Slices = TypeVar("Slices", FloatArray, "Sequence[Path]")
+
+
+def rate(read: Callable[[Slices], object], slices: Slices) -> float:
     """Return how many of the slices a second `read` takes in."""
     read(slices[:1])
     passes = 0
@@ -211,7 +214,7 @@ class _Keeping:
         return self.read(slices).u
 
 
-def _series(source: Path | None, scratch: Path) -> intake.GivenSeries:
+def largest_series(source: Path | None, scratch: Path) -> intake.GivenSeries:
     """Return the largest CT series of a folder, or a simulated one. Raises Misconfigured."""
     if source is None:
         made, _ = demo_series.phantom_series(scratch, datetime.now().astimezone(), lambda n, _: n)
