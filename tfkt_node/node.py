@@ -2,8 +2,7 @@
 
 The only module that knows all stations. Reception runs in threads of its own and never waits for
 anything here (promise P7); everything else takes its work from the rows of the audit store, so that
-a kill at any moment loses nothing and a restart goes on (P1, P4, P5). Not a scheduler: what is due
-is written in the rows, the timers below only look.
+a kill at any moment loses nothing and a restart goes on (P1, P4, P5).
 """
 
 from __future__ import annotations
@@ -14,16 +13,10 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from tfkt_node.audit.store import Store
 from tfkt_node.delivery import outbox
@@ -44,6 +37,7 @@ from tfkt_node.scoring import ScoringLoop
 from tfkt_node.series import arrivals
 from tfkt_node.settings import Settings
 from tfkt_node.slices.decoding import decodable_syntaxes
+from tfkt_node.timers import BACK_OFF_S, Timers
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +52,6 @@ STOP_S = 30.0
 
 REPORT_RETRY_S = 30.0
 """How long a report waits that could not be written to the disk."""
-
-BACK_OFF_S = 10.0
-"""How long work that failed is left alone: a database that is away is away for a while."""
 
 
 def now() -> datetime:
@@ -94,13 +85,15 @@ class Node:
             decodable=decodable_syntaxes(),
             clock=now,
         )
-        self._timers = BackgroundScheduler(
-            timezone=UTC,
-            # Each destination may block a thread of its own, and never the rest of the work.
-            executors={"default": ThreadPoolExecutor(4 + len(settings.destinations))},
-        )
+        self._clock_was_set = threading.Event()
+        # Each destination may block a thread of its own, and never the rest of the work.
+        self._timers = Timers(4 + len(settings.destinations), now, self._clock_was_set.set)
         self._scoring = ScoringLoop(
-            settings, self.store, self.owner, now, on_outcome=partial(self._soon, "make_reports")
+            settings,
+            self.store,
+            self.owner,
+            now,
+            on_outcome=partial(self._timers.soon, "make_reports"),
         )
         self._catching_up = threading.Thread(
             target=self._catch_up, args=(now(),), name="catch-up", daemon=True
@@ -139,7 +132,7 @@ class Node:
         self._stopping.set()
         self._catching_up.join()
         self._scoring.stop()
-        self._timers.shutdown()
+        self._timers.stop()
         self.store.close()
         self.spool.release()
         log.info("node.stopped")
@@ -179,11 +172,11 @@ class Node:
         arrivals.restart_quiet_periods(self.store, now())
 
     def _start_work(self) -> None:
-        self._every(LOOK_S, self._close_quiet_series, "close_quiet_series")
-        self._every(LOOK_S, self._make_reports, "make_reports")
+        self._timers.every(LOOK_S, self._close_quiet_series, "close_quiet_series")
+        self._timers.every(LOOK_S, self._make_reports, "make_reports")
         for peer in self.settings.destinations:
-            self._every(LOOK_S, partial(self._deliver, peer.name), f"deliver_to_{peer.name}")
-        self._every(SWEEP_S, self._sweep, "sweep")
+            self._timers.every(LOOK_S, partial(self._deliver, peer.name), f"deliver_to_{peer.name}")
+        self._timers.every(SWEEP_S, self._sweep, "sweep")
         self._scoring.start()
 
     def run_until_signal(self) -> None:
@@ -207,36 +200,16 @@ class Node:
     ) -> None:
         self.stop()
 
-    # ----------------------------------------------------------------- timers
-
-    def _every(self, seconds: float, work: Callable[[], object], name: str) -> None:
-        """Run `work` again and again, one at a time; an error costs some turns, not the node."""
-
-        def turn() -> None:
-            try:
-                work()
-            except NodeError as error:
-                log.error('node.turn_failed work=%s why="%s"', name, error)
-                self._soon(name, BACK_OFF_S)
-            except Exception as error:
-                log.exception("node.turn_failed work=%s type=%s", name, type(error).__name__)
-                self._soon(name, BACK_OFF_S)
-
-        self._timers.add_job(
-            turn, "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
-            misfire_grace_time=None, next_run_time=now(),
-        )  # fmt: skip
-
-    def _soon(self, name: str, after_s: float = 0.0) -> None:
-        """Let a timer's next turn come at once, or only after a while."""
-        with suppress(JobLookupError):  # the timers end before the last turns do
-            self._timers.modify_job(name, next_run_time=now() + timedelta(seconds=after_s))
+    # ----------------------------------------------------------------- work
 
     def _sweep(self) -> None:
         """Take back what dead processes held."""
         self.store.release_expired_leases(now(), self.owner)
 
     def _close_quiet_series(self) -> None:
+        if self._clock_was_set.is_set():  # the periods that run were begun by another time
+            arrivals.restart_quiet_periods(self.store, now())
+            self._clock_was_set.clear()
         arrivals.close_quiet_series(self.store, self.settings.series, now())
 
     def _make_reports(self) -> None:
@@ -269,7 +242,7 @@ class Node:
         else:
             self.store.object_built(claimed.object_id, self.owner, made, path, now())
             for peer in self.settings.destinations:
-                self._soon(f"deliver_to_{peer.name}")
+                self._timers.soon(f"deliver_to_{peer.name}")
 
     def _deliver(self, destination: str) -> None:
         outbox.deliver_due(self.store, self.settings, destination, self.owner, now, Random())

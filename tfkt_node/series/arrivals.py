@@ -36,7 +36,8 @@ def close_quiet_series(store: Store, settings: Series, now: datetime) -> int:
 def restart_quiet_periods(store: Store, now: datetime) -> int:
     """Start the quiet period of every open revision anew; return how many.
 
-    At boot: while the node was down nothing could arrive, so that silence says nothing.
+    At boot: while the node was down nothing could arrive, so that silence says nothing. And when
+    the clock was set: the time since the last arrival is not known.
     """
     restarted = store.restart_quiet_periods(now)
     if restarted:
