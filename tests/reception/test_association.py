@@ -186,6 +186,75 @@ def test_other_classes_are_kept_or_refused_by_setting(listen, setting, accepted)
     assert len(kept) == accepted
 
 
+RETIRED, RADIOTHERAPY = "1.2.840.10008.5.1.4.1.1.5", "1.2.840.10008.5.1.4.34.7"
+SIEMENS, PHILIPS = "1.3.12.2.1107.5.9.1", "1.3.46.670589.5.0.1"
+FIND, COMMITMENT, HANGING = (
+    "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.38.1"
+)  # fmt: skip
+
+
+def accepted_of(listening, *abstract_syntaxes):
+    """Propose a context for each; return those that are accepted."""
+    assoc = associate(listening.port, [build_context(uid) for uid in abstract_syntaxes])
+    accepted = [str(context.abstract_syntax) for context in assoc.accepted_contexts]
+    assoc.release()
+    return accepted
+
+
+@pytest.mark.parametrize("other", [RETIRED, RADIOTHERAPY, SIEMENS, PHILIPS])
+def test_private_and_retired_classes_are_set_aside_like_all_others(listen, make_ct, other):
+    """Design 5: outside the CT classes all is kept; one private object would fail a whole study."""
+    keeping, refusing = listen(), listen(other_classes="refuse")
+    contexts = [build_context(CT_IMAGE), build_context(other)]
+
+    assoc = associate(keeping.port, contexts)
+    status = assoc.send_c_store(make_ct(SOPClassUID=other)).Status
+    assoc.release()
+
+    assert status == 0x0000
+    assert [stored.sop_class_uid for stored in keeping.stored] == [other]
+    assert accepted_of(refusing, CT_IMAGE, other) == [CT_IMAGE]
+
+
+def test_other_services_of_the_standard_are_not_taken_for_storage(listen):
+    """What the node does not do it does not accept, and it says so in its answer."""
+    assert accepted_of(listen(), FIND, COMMITMENT, HANGING, CT_IMAGE) == [CT_IMAGE]
+
+
+def test_rejected_contexts_are_told(listen, caplog):
+    """On the scanner the job is red: one line of the log says whose it was, and which classes."""
+    caplog.set_level(logging.WARNING)
+    listening = listen()
+    private = build_context(CT_IMAGE, "1.2.840.113619.5.2")
+    contexts = [private, *(build_context(uid) for uid in (FIND, CT_IMAGE, COMMITMENT, FIND))]
+
+    assoc = associate(listening.port, contexts)
+    assoc.release()
+
+    assert [record.message for record in caplog.records if "contexts" in record.message] == [
+        "contexts.rejected calling='SCANNER' address=127.0.0.1 rejected=4 proposed=5 "
+        f"abstract_syntaxes='{CT_IMAGE} (transfer syntax), {FIND}, {COMMITMENT}'"
+    ]
+
+
+def test_many_rejected_contexts_are_told_in_a_line_of_sensible_length(listen, caplog):
+    """P7, P10: however many there are and whatever stands in them, the log stays readable."""
+    listening = listen()
+    asked = [build_context(uid) for uid in ("1.9.9.9.9.9", *(f"{FIND}.{n}" for n in range(100)))]
+    for number, context in enumerate(asked):
+        context.context_id = 2 * number + 1
+    request = wire.request_pdu(presentation_context_definition_list=asked)
+
+    with wire.Peer(listening.port) as peer:
+        peer.send(request.replace(b"1.9.9.9.9.9", b"MARKER^NAME"))
+        assert peer.receive()[0] == wire.ASSOCIATE_AC
+
+    (line,) = [record.message for record in caplog.records if "contexts" in record.message]
+    assert "rejected=101 proposed=101 abstract_syntaxes='no UID, " in line
+    assert line.endswith(f"{FIND}.8, and 91 more'")
+    assert "MARKER" not in line
+
+
 def test_p11_wrong_called_title_is_rejected(listen, caplog):
     """P11: an association to another title is rejected, and the log names who called."""
     caplog.set_level(logging.WARNING)

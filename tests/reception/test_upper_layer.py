@@ -144,7 +144,7 @@ def test_any_bytes_are_a_request_or_malformed(encoded, has_titles):
         found = decode_request(memoryview(FIXED * has_titles + encoded))
     except ValueError:
         return
-    agree(found, OFFERED)
+    agree(found, OFFERED.get)
 
 
 def test_p7_request_costs_no_more_than_its_length():
@@ -154,7 +154,7 @@ def test_p7_request_costs_no_more_than_its_length():
     items.append(item(0x50, item(0xFF) * 16_000))
     began = time.process_time()
 
-    terms = agree(request(*items), OFFERED)
+    terms = agree(request(*items), OFFERED.get)
 
     assert len(terms.contexts) == 3
     assert sum(map(len, items)) < LONGEST_REQUEST_BYTES
@@ -184,13 +184,14 @@ def test_answer_is_read_by_the_library():
         context(1, SYNTAXES, item(0x40, b"9.9")), context(3, other), context(255, private)
     )
 
-    terms = agree(asked, OFFERED)
+    terms = agree(asked, OFFERED.get)
 
     answer = A_ASSOCIATE_AC()
     answer.decode(terms.acceptance)
     primitive = answer.to_primitive()
     results = primitive.presentation_context_definition_results_list
     assert terms.contexts == {1: Context(CT_IMAGE, ImplicitVRLittleEndian)}
+    assert terms.rejected == {3: 3, 255: 4}
     assert [(one.context_id, one.result) for one in results] == [(1, 0), (3, 3), (255, 4)]
     assert results[0].transfer_syntax == [ImplicitVRLittleEndian]
     assert primitive.application_context_name == "1.2.840.10008.3.1.1.1"
@@ -205,7 +206,7 @@ def test_acceptor_chooses_what_it_prefers():
     """Of the syntaxes that a peer proposes, the first of the node's own order is taken."""
     proposed = b"".join(item(0x40, uid.encode()) for uid in reversed(OFFERED[CT_IMAGE]))
 
-    terms = agree(request(context(1, item(0x30, CT_IMAGE.encode()), proposed)), OFFERED)
+    terms = agree(request(context(1, item(0x30, CT_IMAGE.encode()), proposed)), OFFERED.get)
 
     assert terms.contexts[1].transfer_syntax == JPEGLosslessSV1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -17,9 +17,11 @@ from time import monotonic
 from tfkt_node.reception import upper_layer
 from tfkt_node.reception.arrivals import Arrival, AssociationEnded, AssociationOpened
 from tfkt_node.reception.door import Door, Rejection
+from tfkt_node.reception.incoming import is_uid
 from tfkt_node.reception.instances import Spool
 from tfkt_node.reception.line import KNOWN_TYPES, Late, Line, PduType, TooLong
 from tfkt_node.reception.messages import Malformed, fragments
+from tfkt_node.reception.negotiation import Offered
 from tfkt_node.reception.places import Places
 from tfkt_node.reception.services import Services, Store
 from tfkt_node.records import AssociationEnd
@@ -29,13 +31,16 @@ LOGGER = logging.getLogger(__name__)
 
 NO_PLACE = Rejection(2, 3, 2, "as many associations are open as reception.maximum_associations")
 
+MOST_TOLD = 10
+"""Abstract syntaxes that a line of the log names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the conversations of a reception share. offered: see negotiation."""
+    """What the conversations of a reception share."""
 
     settings: Reception
-    offered: Mapping[str, Sequence[str]]
+    offered: Offered
     door: Door
     spool: Spool
     places: Places
@@ -102,7 +107,9 @@ class Conversation:
         if rejection is None and not self._means.places.seat(self):
             rejection = NO_PLACE
         if rejection is None:
-            return upper_layer.agree(request, self._means.offered)
+            terms = upper_layer.agree(request, self._means.offered)
+            self._tell_rejected(request, terms)
+            return terms
         LOGGER.warning(
             "association.rejected calling=%r called=%r address=%s why=%r",
             request.calling_ae,
@@ -135,6 +142,26 @@ class Conversation:
             )
         except Exception as error:  # noqa: BLE001 - a fault must not let anybody in
             return Rejection(2, 1, 1, f"the check failed with {type(error).__name__}")
+
+    def _tell_rejected(self, request: upper_layer.Request, terms: upper_layer.Terms) -> None:
+        """Say which presentation contexts were rejected: the sender may fail a whole study."""
+        if not terms.rejected:
+            return
+        named = dict.fromkeys(
+            _named(request.proposed[context_id].abstract_syntax, result)
+            for context_id, result in terms.rejected.items()
+        )
+        told = list(named)[:MOST_TOLD]
+        if len(named) > len(told):
+            told.append(f"and {len(named) - len(told)} more")
+        LOGGER.warning(
+            "contexts.rejected calling=%r address=%s rejected=%d proposed=%d abstract_syntaxes=%r",
+            request.calling_ae,
+            self._line.address,
+            len(terms.rejected),
+            len(request.proposed),
+            ", ".join(told),
+        )
 
     # ------------------------------------------------------------------ the association
 
@@ -233,6 +260,12 @@ class Conversation:
         with contextlib.suppress(OSError):
             self._line.send(word)
             self._said_last_word = True
+
+
+def _named(abstract_syntax: str, result: int) -> str:
+    """Name what was rejected for the log; what is no UID may be anything (P10)."""
+    name = abstract_syntax if is_uid(abstract_syntax) else "no UID"
+    return name if result == upper_layer.NO_ABSTRACT_SYNTAX else f"{name} (transfer syntax)"
 
 
 def _unexpected(kind: int) -> int:

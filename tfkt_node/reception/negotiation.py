@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -17,10 +17,18 @@ from pynetdicom import (
 )
 from pynetdicom.sop_class import Verification
 
+from tfkt_node.reception.incoming import is_uid
 from tfkt_node.records import CT_CLASSES
 from tfkt_node.settings import Reception
 
 VERIFICATION = str(Verification)
+
+STANDARD = "1.2.840.10008."
+"""The root of all UIDs of the standard: PS3.5 section 9."""
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+"""The root of its storage classes, retired ones too: PS3.6 table A-1."""
+STORAGE_ELSEWHERE = frozenset(str(one.abstract_syntax) for one in AllStoragePresentationContexts)
+"""Some of radiotherapy lie beside that root."""
 
 UNCOMPRESSED = (
     ExplicitVRLittleEndian,
@@ -45,12 +53,32 @@ def transfer_syntaxes(decodable: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(map(str, (*decodable, *UNCOMPRESSED, *kept))))
 
 
-def offered(settings: Reception, decodable: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Return transfer syntaxes by SOP class: C-ECHO, the CT classes, the others by setting."""
-    storage = set(CT_CLASSES)
-    if settings.other_classes == "set_aside":
-        storage.update(str(one.abstract_syntax) for one in AllStoragePresentationContexts)
-    return {
-        VERIFICATION: [str(syntax) for syntax in DEFAULT_TRANSFER_SYNTAXES],
-        **dict.fromkeys(storage, transfer_syntaxes(decodable)),
-    }
+Offered = Callable[[str], Sequence[str] | None]
+"""The transfer syntaxes of an abstract syntax, the preferred first; None where it is rejected."""
+
+
+def is_storage(abstract_syntax: str) -> bool:
+    """Tell, by its UID, whether an abstract syntax is a storage class: of today, retired, private.
+
+    What lies outside the root of the standard is private, and taken for storage: a scanner sends
+    its private objects among the images, and many fail the whole study where one is not taken.
+    """
+    if abstract_syntax.startswith(STANDARD):
+        return abstract_syntax.startswith(STORAGE) or abstract_syntax in STORAGE_ELSEWHERE
+    return is_uid(abstract_syntax)
+
+
+def offered(settings: Reception, decodable: Sequence[str]) -> Offered:
+    """Return what to offer: C-ECHO, the CT classes, and by setting all other storage classes."""
+    for_echo = [str(syntax) for syntax in DEFAULT_TRANSFER_SYNTAXES]
+    for_storage = transfer_syntaxes(decodable)
+
+    def of(abstract_syntax: str) -> Sequence[str] | None:
+        if abstract_syntax == VERIFICATION:
+            return for_echo
+        if abstract_syntax in CT_CLASSES:
+            return for_storage
+        others = settings.other_classes == "set_aside"
+        return for_storage if others and is_storage(abstract_syntax) else None
+
+    return of

@@ -7,7 +7,7 @@ is passed over, as section 9.3.1 and annex D.2 have it; what it costs grows with
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -92,9 +92,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was agreed on for an association. maximum_pdu_bytes: what the peer takes; 0: any."""
+    """What was agreed on for an association. maximum_pdu_bytes: what the peer takes; 0: any.
+
+    rejected: the result of each presentation context that was not accepted, by context ID.
+    """
 
     contexts: Mapping[int, Context]
+    rejected: Mapping[int, int]
     maximum_pdu_bytes: int
     acceptance: bytes
 
@@ -178,23 +182,25 @@ def _title(value: bytes) -> str:
 # ---------------------------------------------------------------------- the answer
 
 
-def agree(request: Request, offered: Mapping[str, Sequence[str]]) -> Terms:
+def agree(request: Request, offered: Callable[[str], Sequence[str] | None]) -> Terms:
     """Choose a transfer syntax for each context, and encode the A-ASSOCIATE-AC that says so.
 
-    offered: transfer syntaxes by abstract syntax, the preferred first. Roles are those that hold
-    where none are answered (PS3.7 section D.3.3.4): the peer is SCU.
+    offered: gives the transfer syntaxes of an abstract syntax, see negotiation. Roles are those
+    that hold where none are answered (PS3.7 section D.3.3.4): the peer is SCU.
     """
-    contexts, answered = {}, []
+    contexts, rejected, answered = {}, {}, []
     for context_id, one in request.proposed.items():
-        ours, theirs = offered.get(one.abstract_syntax), frozenset(one.transfer_syntaxes)
+        ours, theirs = offered(one.abstract_syntax), frozenset(one.transfer_syntaxes)
         chosen = next((syntax for syntax in ours or () if syntax in theirs), None)
         if chosen is not None:
             contexts[context_id] = Context(one.abstract_syntax, chosen)
             answered.append(_answered(context_id, ACCEPTED, chosen))
         else:
             result = NO_ABSTRACT_SYNTAX if ours is None else NO_TRANSFER_SYNTAX
+            rejected[context_id] = result
             answered.append(_answered(context_id, result, ImplicitVRLittleEndian))
-    return Terms(contexts, request.maximum_pdu_bytes, _acceptance(request, answered))
+    acceptance = _acceptance(request, answered)
+    return Terms(contexts, rejected, request.maximum_pdu_bytes, acceptance)
 
 
 def _answered(context_id: int, result: int, syntax: str) -> bytes:
