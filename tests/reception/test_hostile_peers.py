@@ -202,7 +202,7 @@ def test_p2_instances_of_an_association_share_a_buffer(listen, monkeypatch):
     for module in (incoming, services):
         monkeypatch.setattr(module, "new_buffer", count)
     listening = listen()
-    sent = [bytes([number]) * size for number, size in enumerate((2_500_000, 7, 1_100_000, 0), 1)]
+    sent = [bytes([number]) * size for number, size in enumerate((2_500_000, 7, 1_100_000, 1), 1)]
 
     with Peer(listening.port) as peer:
         assert peer.associate() == wire.ASSOCIATE_AC
@@ -370,6 +370,19 @@ def test_request_that_is_not_provided_is_answered(listen, asked, status):
     assert answered == status
     assert echoed == 0x0000
     assert list(listening.spool.incoming.iterdir()) == []
+
+
+def test_data_set_of_no_bytes_is_none(listen):
+    """Kept means 0x0000: of an empty data set nothing is kept, so that no report is made of it."""
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(wire.store_pdus("1.2.3", b"") + wire.store_pdus("1.2.3", b"data"))
+        answered = [peer.status(), peer.status()]
+
+    assert answered == [0xC000, 0x0000]
+    assert len(listening.stored) == len(list(listening.spool.stored_files())) == 1
 
 
 @pytest.mark.parametrize("sop_class", [Verification, CT_IMAGE])

@@ -147,7 +147,7 @@ class Services:
         elif request.field == C_ECHO_RQ:
             self._answer(request, context_id, SUCCESS)
         elif request.field == C_STORE_RQ:
-            self._refuse(request, context_id, Refused("There is no data set", CANNOT_UNDERSTAND))
+            self._refuse(request, context_id, _no_data_set())
         elif request.field != C_CANCEL_RQ:
             self._refuse(request, context_id, _not_provided())
 
@@ -181,6 +181,8 @@ class Services:
         """Answer a C-STORE: 0x0000 only once the instance is on the disk (P1)."""
         if (incoming := message.incoming) is not None:
             with message.failures_are_answered():
+                if not message.received_bytes:
+                    raise _no_data_set()
                 stored, is_new = incoming.keep(self._store.clock())
                 self.stored += is_new
                 self.duplicates += not is_new
@@ -207,6 +209,10 @@ class Services:
     def _answer(self, request: Command, context_id: int, status: int, comment: str = "") -> None:
         response = encode_response(request, status, comment)
         self._send(command_pdus(context_id, response, self._terms.maximum_pdu_bytes))
+
+
+def _no_data_set() -> Refused:
+    return Refused("There is no data set", CANNOT_UNDERSTAND)
 
 
 def _not_provided() -> Refused:
