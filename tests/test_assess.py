@@ -290,6 +290,85 @@ def test_each_instance_ends_with_its_own_reason_and_the_rest_is_scored(
     assert details[Reason.UNDECODABLE] == "pixel data of 1000 bytes where the attributes say 524288"
 
 
+def cut_off(ds: Dataset) -> None:
+    ds.PixelData = ds.PixelData[:1000]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "acquisition"),
+    [
+        (cut_off, 1),
+        (cut_off, 2),
+        (lambda ds: delattr(ds, "PixelData"), 1),
+        (lambda ds: delattr(ds, "RescaleSlope"), 1),
+        (lambda ds: delattr(ds, "Rows"), 1),
+    ],
+    ids=["pixels cut off", "in another stack", "no pixels", "no rescale", "in no stack"],
+)
+def test_verdict_is_not_sure_where_slices_could_not_be_read(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+    spoil: Callable[[Dataset], None],
+    acquisition: int,
+) -> None:
+    """P6: broken is said, though the rest of the stack has no gap, in whatever stack it lies."""
+    unread = []
+    for number in range(5, 8):
+        ds = ct(person(), InstanceNumber=number + 1, AcquisitionNumber=acquisition)
+        ds.ImagePositionPatient = [0, 0, 5 * number]
+        spoil(ds)
+        unread.append(write(ds, f"unread{number}"))
+
+    found = assess([*series(5, AcquisitionNumber=1), *unread])
+
+    assert (found.verdict, found.confidence) == (Verdict.DIAGNOSTIC, Confidence.LOW_CONFIDENCE)
+    assert found.confidence_reasons == (Reason.PARTLY_READ,)
+
+
+@pytest.mark.parametrize("name", ["broken.dcm", "gone.dcm"])
+def test_verdict_is_not_sure_where_a_file_could_not_be_read(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """P6: what no header tells of may have been a slice of the stack."""
+    (tmp_path / "broken.dcm").write_bytes(b"no DICOM")
+
+    found = assess([*series(5), ref(tmp_path / name)])
+
+    assert found.confidence_reasons == (Reason.PARTLY_READ,)
+
+
+def test_images_that_are_not_to_be_scored_raise_no_doubt(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+    tmp_path: Path,
+) -> None:
+    """Localizers, projections, maps, reformats, screens, air and other objects belong to a study.
+
+    They do not make a verdict unsure, even where their pixels could not have been read.
+    """
+    others = {
+        "localizer": ct(person(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        "projection": ct(person(), ImageType=["DERIVED", "SECONDARY", "AXIAL", "MIP"]),
+        "map": ct(person(), RescaleType="MGML", ImagePositionPatient=[0, 0, 30]),
+        "small": ct(person()[:128, :128]),
+        "air": ct(np.full((512, 512), -1000, np.int16), ImagePositionPatient=[0, 0, 25]),
+        "coronal": ct(person(), ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+        "colour": ct(person(), PhotometricInterpretation="RGB"),
+    }
+    for name in ("localizer", "projection", "small", "coronal", "colour"):
+        cut_off(others[name])
+    refs = [write(ds, name) for name, ds in others.items()]
+
+    found = assess([*series(5), *refs, ref(tmp_path / "mr.dcm", MR_IMAGE)])
+
+    assert (found.confidence, found.confidence_reasons) == (Confidence.CONFIDENT, ())
+
+
 def test_slice_whose_quality_is_no_number_is_not_assessed_and_the_rest_is_scored(
     assess: Callable[..., Assessment],
     engine: NoiseEngine,
@@ -310,6 +389,7 @@ def test_slice_whose_quality_is_no_number_is_not_assessed_and_the_rest_is_scored
     assert (found.stacks[0].in_scope, found.stacks[0].out_of_scope) == (5, 2)
     assert [Reason.SCORER_ERROR] * 2 + [None] * 5 == [one.reason for one in found.instances]
     assert [None, None] == [one.score for one in found.stacks[0].slices[:2]]
+    assert found.confidence_reasons == (Reason.PARTLY_READ,)
 
 
 def test_slice_unlike_those_of_the_training_is_not_assessed(

@@ -24,6 +24,7 @@ from tfkt_node.iqa.bundle import Bundle
 from tfkt_node.iqa.engine import Engine, fit_to_grid
 from tfkt_node.records import (
     CT_CLASSES,
+    UNREAD,
     Assessment,
     BundleInForce,
     CriteriaInForce,
@@ -102,12 +103,14 @@ class Assessor:
         stacks = stacking.stacks(_described(instances, found, reader))
         summaries = tuple(self._sum_up(stack, criteria, found, reader) for stack in stacks)
         outcomes = tuple(found.outcome(ref) for ref in instances)
+        # Of the whole series: a stack that could not be read may have been the worst.
+        unread = [Reason.PARTLY_READ] if UNREAD.intersection(found.all_reasons()) else []
         decision = criteria_of.decide(
             summaries,
             criteria,
             age_known=age_known,
             errors=self._calibration.errors,
-            doubts={index: _doubts(summary) for index, summary in enumerate(summaries)},
+            doubts={index: unread + _doubts(summary) for index, summary in enumerate(summaries)},
         )
         if decision is None:
             reason = most_telling(found.all_reasons())

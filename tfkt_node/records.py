@@ -119,6 +119,7 @@ class Reason(StrEnum):
     KERNEL = "KERNEL", "The reconstruction kernel is outside the model's scope."
     TOO_FEW_SLICES = "TOO_FEW_SLICES", "Too few slices are in scope for a sure verdict."
     COVERAGE = "COVERAGE", "Slices are missing or repeated in the stack."
+    PARTLY_READ = "PARTLY_READ", "Slices that should have been scored could not be read."
     AGE_UNKNOWN = "AGE_UNKNOWN", "The age is not known; adult criteria were applied."
     INTERVAL = "INTERVAL", "The true score may well lie beyond the threshold of the flag."
     PHYSICS = "PHYSICS", "The noise measured does not fit the score."
@@ -128,6 +129,14 @@ class Reason(StrEnum):
     SUPERSEDED = "SUPERSEDED", "Another version of the same instance was received later."
     IDENTITY = "IDENTITY", "The data set names another instance than the one it was sent as."
     FILE_MISSING = "FILE_MISSING", "The stored file of an instance is gone from the spool."
+
+
+UNREAD = frozenset(
+    {Reason.NO_PIXELS, Reason.UNREADABLE, Reason.UNDECODABLE, Reason.NO_RESCALE}
+    | {Reason.NO_GEOMETRY, Reason.IDENTITY, Reason.FILE_MISSING, Reason.SCORER_ERROR}
+)
+"""Reasons of what may well have belonged into the score, had file, decoder and engine given it: the
+verdict on the rest is not sure (PARTLY_READ). All others say that an image is out of scope."""
 
 
 class Outcome(StrEnum):

@@ -147,6 +147,29 @@ def test_deciding_group_states_verdict_flag_and_confidence() -> None:
     assert scheme.CodingSchemeUID.startswith("2.25.")
 
 
+@pytest.mark.parametrize(
+    ("unread", "apart", "counted"),
+    [(20, 0, "20 slices"), (1, 0, "1 slice"), (0, 3, "3 instances"), (2, 1, "2 slices and 1 inst")],
+)
+def test_report_says_how_much_could_not_be_read(unread: int, apart: int, counted: str) -> None:
+    """P6: beside the verdict stands what is missing from it, out of scope is not counted."""
+    whole = samples.flagged_assessment(confidence_reasons=(Reason.AGE_UNKNOWN, Reason.PARTLY_READ))
+    broken = tuple(samples.left_out(100 + n, Reason.UNDECODABLE) for n in range(unread))
+    stack = replace(whole.stacks[0], slices=whole.stacks[0].slices + broken)
+    lost = tuple(
+        InstanceOutcome(f"{900 + n:064x}", InstanceState.NOT_ASSESSED, Reason.UNREADABLE)
+        for n in range(apart)
+    )
+    screen = InstanceOutcome("f" * 64, InstanceState.NOT_ASSESSED, Reason.NOT_CT)
+    report = build(
+        replace(whole, stacks=(stack, whole.stacks[1]), instances=(*whole.instances, *lost, screen))
+    )
+
+    (said,) = children(report, "How sure")
+    assert "adult criteria were applied. " + counted in said.TextValue
+    assert " that should have been scored could not be read." in said.TextValue
+
+
 def test_worst_slices_are_listed_without_the_worst_itself() -> None:
     """The worst slice carries the stack's outline; the next ones have groups, worst first."""
     report = build(samples.flagged_assessment(), worst_slices=4)

@@ -162,6 +162,7 @@ _REASON_VALUES = {
     Reason.UNFAMILIAR: "R026",
     Reason.PHYSICS: "R027",
     Reason.IDENTITY: "R028",
+    Reason.PARTLY_READ: "R029",
 }
 
 REASONS = {

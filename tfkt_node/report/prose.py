@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tfkt_node.records import Assessment, InstanceState, Reason, StackSummary
+from tfkt_node.records import UNREAD, Assessment, InstanceState, Reason, StackSummary
 
 
 def stack_name(a: Assessment, index: int) -> str:
@@ -28,14 +28,27 @@ def remarks(a: Assessment) -> Iterator[str]:
             yield f"{stack_name(a, index)}: no score; {_left_out(stack)}"
         elif stack.out_of_scope:
             yield f"{stack_name(a, index)}: {_left_out(stack)}"
+    apart = _in_no_stack(a)
+    if apart:
+        yield f"{_count(len(apart), 'instance')} in no stack: {_tally(apart)}"
+
+
+def unread(a: Assessment) -> str:
+    """Say how much should have been scored and could not be read; instances: those in no stack."""
+    slices = sum(item.reason in UNREAD for stack in a.stacks for item in stack.slices)
+    instances = sum(reason in UNREAD for reason in _in_no_stack(a))
+    found = ((slices, "slice"), (instances, "instance"))
+    counts = " and ".join(_count(number, thing) for number, thing in found if number)
+    return f"{counts or 'Slices'} that should have been scored could not be read."
+
+
+def _in_no_stack(a: Assessment) -> list[Reason | None]:
     placed = {item.digest for stack in a.stacks for item in stack.slices}
-    apart = [
+    return [
         item.reason
         for item in a.instances
         if item.state is InstanceState.NOT_ASSESSED and item.digest not in placed
     ]
-    if apart:
-        yield f"{_count(len(apart), 'instance')} in no stack: {_tally(apart)}"
 
 
 def _left_out(stack: StackSummary) -> str:

@@ -14,12 +14,13 @@ from tfkt_node.records import (
     EarlierVerdict,
     EvidenceInstance,
     Outcome,
+    Reason,
     ReportRecord,
     SliceScore,
     StackSummary,
     Verdict,
 )
-from tfkt_node.report import codes
+from tfkt_node.report import codes, prose
 from tfkt_node.report.content import Item, text
 from tfkt_node.report.findings import (
     DESCRIPTIONS,
@@ -107,7 +108,10 @@ def how_sure(a: Assessment) -> str:
     """Say whether the verdict is sure, why it is not, and between what bounds the score lies."""
     sure = "The verdict is confident."
     if a.confidence is Confidence.LOW_CONFIDENCE:
-        reasons = " ".join(reason.sentence for reason in a.confidence_reasons)
+        reasons = " ".join(
+            prose.unread(a) if reason is Reason.PARTLY_READ else reason.sentence
+            for reason in a.confidence_reasons
+        )
         sure = f"The verdict is of low confidence. {reasons}".strip()
     elif a.confidence is None:
         sure = "How sure the verdict is was not determined."

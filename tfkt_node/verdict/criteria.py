@@ -66,8 +66,8 @@ def decide(
     """Give a revision its verdict; None where no stack has a score.
 
     errors: of a series, true less given score, as the bundle's card has them: quantiles at even
-    steps from 0 to 100 %. doubts: reasons for low confidence found in the slices of a
-    stack, by its index.
+    steps from 0 to 100 %. doubts: reasons for low confidence found in reading the series, for the
+    case that a stack decides, by its index.
 
     The worst stack with `min_slices` in-scope slices decides; where none has so many, the best
     populated one does and the verdict is LOW_CONFIDENCE(TOO_FEW_SLICES). Other reasons for low
