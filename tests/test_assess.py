@@ -487,10 +487,36 @@ def test_revision_of_localizers_is_not_assessed_for_that_reason(
     assert found.confidence is found.interval is found.deciding_stack is None
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (cut_off, Reason.UNDECODABLE),
+        (lambda ds: delattr(ds, "RescaleSlope"), Reason.NO_RESCALE),
+        (lambda ds: setattr(ds, "Rows", 0), Reason.UNDECODABLE),
+    ],
+)
+def test_localizers_do_not_hide_what_could_not_be_read(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    write: Callable[..., InstanceRef],
+    broken: Callable[[Dataset], None],
+    reason: Reason,
+) -> None:
+    """P6: broken is said, which a reason that owes no report by default would not do."""
+    localizers = series(3, name="l", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    axial = ct(person())
+    broken(axial)
+
+    found = assess([*localizers, write(axial, "axial")])
+
+    assert (found.outcome, found.reason) == (Outcome.NOT_ASSESSED, reason)
+
+
 def test_ties_between_reasons_go_to_the_first_in_the_enum() -> None:
     """The order is stated, so that the reason is the same each time."""
-    assert most_telling([Reason.NO_BODY, Reason.LOCALIZER]) is Reason.LOCALIZER
-    assert most_telling([Reason.LOCALIZER, Reason.NO_BODY, Reason.NO_BODY]) is Reason.NO_BODY
+    assert most_telling([Reason.NO_BODY, Reason.NOT_AXIAL]) is Reason.NOT_AXIAL
+    assert most_telling([Reason.NOT_AXIAL, Reason.NO_BODY, Reason.NO_BODY]) is Reason.NO_BODY
+    assert most_telling([Reason.LOCALIZER, Reason.NO_PIXELS]) is Reason.NO_PIXELS
     assert most_telling([]) is Reason.NO_PIXELS
 
 

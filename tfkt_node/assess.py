@@ -41,7 +41,7 @@ from tfkt_node.records import (
     Stack,
     StackSummary,
 )
-from tfkt_node.settings import Limits, Settings
+from tfkt_node.settings import Limits, Report, Settings
 from tfkt_node.slices import attributes as dicom
 from tfkt_node.slices import decoding, geometry, stacking
 from tfkt_node.verdict import criteria as criteria_of
@@ -49,6 +49,10 @@ from tfkt_node.verdict import populations, statistics
 
 CHUNK = 32
 """Slices that go to the engine at once: enough to keep its streams busy, 32 MB."""
+
+SILENT = frozenset(Report().silent_reasons)
+"""Reasons that owe no report by default. Not those in force: a reason is a finding, which hangs on
+no setting of what is reported."""
 
 
 def failed(
@@ -225,10 +229,13 @@ def _doubts(summary: StackSummary) -> list[Reason]:
 def most_telling(reasons: Iterable[Reason]) -> Reason:
     """Return the most frequent reason; of equals, the one that stands first in the enum.
 
+    One of SILENT only where there is no other: localizers do not hide what could not be read.
     NO_PIXELS for a revision of which there is nothing to say at all.
     """
     counts = Counter(reasons)
-    return max(Reason, key=lambda reason: counts[reason]) if counts else Reason.NO_PIXELS
+    told = counts.keys() - SILENT or counts.keys()
+    in_order = (reason for reason in Reason if reason in told)
+    return max(in_order, key=lambda reason: counts[reason], default=Reason.NO_PIXELS)
 
 
 # --------------------------------------------------------------------------- slice by slice
