@@ -385,6 +385,40 @@ def test_data_set_of_no_bytes_is_none(listen):
     assert len(listening.stored) == len(list(listening.spool.stored_files())) == 1
 
 
+HALF = wire.store_pdus("1.2.3", bytes(2000), piece=1000)[:-1012]
+ABORT = struct.pack(">BxLL", wire.ABORT, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "told"),
+    [
+        pytest.param(HALF, "WARNING", "how=LOST unfinished=1", id="lost within an instance"),
+        pytest.param(HALF + ABORT, "WARNING", "how=ABORTED unfinished=1", id="aborted within one"),
+        pytest.param(HALF + wire.RELEASE_RQ, "WARNING", "how=RELEASED unfinished=1", id="released"),
+        pytest.param(wire.echo_pdu(), "WARNING", "how=LOST unfinished=0", id="lost"),
+        pytest.param(ABORT, "WARNING", "how=ABORTED unfinished=0", id="aborted"),
+        pytest.param(wire.RELEASE_RQ, "INFO", "how=RELEASED unfinished=0", id="as it should"),
+    ],
+)
+def test_association_that_breaks_is_told_from_one_that_ends(listen, caplog, said, level, told):
+    """An instance began and is not there: the log warns, and counts it."""
+    caplog.set_level(logging.INFO)
+    listening = listen()
+
+    with Peer(listening.port) as peer:
+        assert peer.associate() == wire.ASSOCIATE_AC
+        peer.send(said)
+        if said.endswith(wire.echo_pdu()):
+            assert peer.status() == 0x0000
+        peer.socket.shutdown(socket.SHUT_WR)
+        peer.receive()
+    listening.scp.stop(limit_s=10)  # the line of its end is written by then
+
+    (line,) = [record for record in caplog.records if "association.ended" in record.message]
+    assert line.levelname == level
+    assert all(f" {part} " in line.message for part in told.split())
+
+
 @pytest.mark.parametrize("sop_class", [Verification, CT_IMAGE])
 def test_instance_over_the_context_of_verification_is_refused(listen, caplog, sop_class):
     """The context of C-ECHO takes no instance: 0x0122, and nothing is kept."""

@@ -204,15 +204,18 @@ class Conversation:
         finally:
             services.discard()
             means.offer(AssociationEnded(self._association_id, how, means.clock()))
-            LOGGER.info(
+            is_whole = how is AssociationEnd.RELEASED and not services.unfinished
+            LOGGER.log(
+                logging.INFO if is_whole else logging.WARNING,
                 "association.ended calling=%r address=%s how=%s stored=%d duplicates=%d "
-                "refused=%d waited_s=%.6f write_s=%.6f sync_s=%.6f why=%r",
+                "refused=%d unfinished=%d waited_s=%.6f write_s=%.6f sync_s=%.6f why=%r",
                 self._calling_ae,
                 self._line.address,
                 how.value,
                 services.stored,
                 services.duplicates,
                 services.refused,
+                services.unfinished,
                 self._waited_s,
                 services.write_s,
                 services.sync_s,

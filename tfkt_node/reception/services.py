@@ -109,6 +109,11 @@ class Services:
         self._buffer = new_buffer()
         self._message: _Message | None = None
 
+    @property
+    def unfinished(self) -> int:
+        """Instances of which only the beginning has come: 0 or 1."""
+        return int(self._message is not None and self._message.request.field == C_STORE_RQ)
+
     def discard(self) -> None:
         """Leave nothing of a message that will not be completed."""
         if self._message is not None:
