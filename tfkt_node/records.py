@@ -304,6 +304,8 @@ class SliceGeometry:
     position_mm: the origin along the normal. None: the header does not tell.
     image_type: Image Type, or the frame's own Frame Type. body_part: '' where unknown.
     ctdi_vol_mgy: CTDIvol, in the CTDI phantom of ctdi_phantom_mm diameter (320 body, 160 head).
+    frame_of_reference: its UID. kvp: tube voltage, kV. stack_id, temporal_position: of Enhanced CT,
+    or Temporal Position Identifier. is_stepped: the header tells that the table stood still.
     """
 
     instance: InstanceRef
@@ -322,6 +324,11 @@ class SliceGeometry:
     body_part: str = ""
     ctdi_vol_mgy: float | None = None
     ctdi_phantom_mm: float | None = None
+    frame_of_reference: str | None = None
+    kvp: float | None = None
+    stack_id: str | None = None
+    temporal_position: int | None = None
+    is_stepped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +378,8 @@ class StackSummary:
     """One stack, summed up over its in-scope slices (design 5). None: no slice in scope.
 
     score: median. p10: 10th percentile. minimum: the lowest-scoring slice. below_threshold:
-    share 0..1 of slices under `diagnostic_from`. physics: name with unit -> value.
+    share 0..1 of slices under `diagnostic_from`. physics: name with unit -> value. gaps, repeated:
+    as in Stack; None where they are not known, since a slice has no place.
     """
 
     acquisition: str | None
@@ -386,8 +394,8 @@ class StackSummary:
     below_threshold: float | None
     in_scope: int
     out_of_scope: int
-    gaps: int
-    repeated: int
+    gaps: int | None
+    repeated: int | None
     spacing_mm: float | None
     physics: Mapping[str, float | None]
     slices: tuple[SliceScore, ...]

@@ -117,6 +117,57 @@ def test_dose_is_read_with_its_phantom(
     assert [(one.ctdi_vol_mgy, one.ctdi_phantom_mm) for one in slices] == [read] * 3
 
 
+def test_marks_of_a_volume_are_read() -> None:
+    """Frame of Reference, tube voltage, and what a frame is said to belong to."""
+    single = ct(FrameOfReferenceUID="1.2.9", KVP="120", TemporalPositionIdentifier="3")
+    frames = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5], KVP="999")
+    for number, frame in enumerate(frames.PerFrameFunctionalGroupsSequence, 1):
+        content, tube = Dataset(), Dataset()
+        content.StackID, content.TemporalPositionIndex = "A", number
+        tube.KVP = 80.0 * number
+        frame.FrameContentSequence, frame.CTXRayDetailsSequence = [content], [tube]
+
+    slices = [*slices_of(ref(), single), *slices_of(ref(sop_class=ENHANCED_CT_IMAGE), frames)]
+
+    assert [
+        (one.frame_of_reference, one.kvp, one.stack_id, one.temporal_position) for one in slices
+    ] == [("1.2.9", 120.0, None, 3), (None, 80.0, "A", 1), (None, 160.0, "A", 2)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_stepped"),
+    [
+        ({"AcquisitionType": "SEQUENCED"}, True),
+        ({"AcquisitionType": "SPIRAL"}, False),
+        ({"ScanOptions": "AXIAL MODE"}, True),
+        ({"ScanOptions": ["FILTERED", "AXIAL"]}, True),
+        ({"ScanOptions": "HELICAL MODE"}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SEQ"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"]}, False),
+        ({}, False),
+    ],
+)
+def test_step_and_shoot_is_told_by_the_header(
+    attributes: dict[str, object], is_stepped: bool
+) -> None:
+    """Each maker writes it elsewhere; AXIAL in Image Type says nothing of the table."""
+    [one] = slices_of(ref(), ct(**attributes))
+
+    assert one.is_stepped is is_stepped
+
+
+def test_step_and_shoot_of_a_frame() -> None:
+    """Acquisition Type stands in a functional group there."""
+    ds = enhanced(np.zeros((2, 4, 4), dtype=np.int16), [(1, 0)] * 2, [0, 5])
+    kind = Dataset()
+    kind.AcquisitionType = "SEQUENCED"
+    ds.PerFrameFunctionalGroupsSequence[1].CTAcquisitionTypeSequence = [kind]
+
+    assert [False, True] == [
+        one.is_stepped for one in slices_of(ref(sop_class=ENHANCED_CT_IMAGE), ds)
+    ]
+
+
 @pytest.mark.parametrize(
     ("frames", "reason"), [(30, Reason.NO_GEOMETRY), (2147483647, Reason.UNDECODABLE)]
 )

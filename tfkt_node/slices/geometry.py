@@ -38,6 +38,9 @@ Vector = tuple[float, float, float]
 CTDI_PHANTOMS_MM = {"113690": 160.0, "113691": 320.0}
 """IEC Head and Body Dosimetry Phantom (PS3.16 CID 4052), all codes of DCM."""
 
+STEP_AND_SHOOT = ("AXIAL", "AXIAL MODE")
+"""Scan Options of Philips and GE where the table stands still in each rotation."""
+
 COLOUR = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK")
 """Photometric Interpretations of screens, renderings and maps, how ever they go on."""
 
@@ -120,6 +123,7 @@ def _slice(
         spacing = None
     content = functional_group(ds, frame, "FrameContentSequence")
     exposure = functional_group(ds, frame, "CTExposureSequence") or ds
+    tube = functional_group(ds, frame, "CTXRayDetailsSequence") or ds
     return SliceGeometry(
         instance=ref,
         frame=frame,
@@ -137,6 +141,11 @@ def _slice(
         body_part=_body_part(ds, frame),
         ctdi_vol_mgy=_positive(decimal(exposure, "CTDIvol")),
         ctdi_phantom_mm=_ctdi_phantom_mm(exposure),
+        frame_of_reference=text(ds, "FrameOfReferenceUID") or None,
+        kvp=_positive(decimal(tube, "KVP")),
+        stack_id=(text(content, "StackID") or None) if content is not None else None,
+        temporal_position=_temporal_position(ds, content),
+        is_stepped=_is_stepped(ds, frame),
     )
 
 
@@ -163,6 +172,24 @@ def _acquisition(ds: Dataset, content: Dataset | None) -> str | None:
     if number is None:
         number = integer(ds, "AcquisitionNumber")
     return None if number is None else str(number)
+
+
+def _temporal_position(ds: Dataset, content: Dataset | None) -> int | None:
+    index = integer(content, "TemporalPositionIndex") if content is not None else None
+    return integer(ds, "TemporalPositionIdentifier") if index is None else index
+
+
+def _is_stepped(ds: Dataset, frame: int | None) -> bool:
+    """Say whether the header tells of step and shoot: scan, move the table, scan.
+
+    Acquisition Type, which single-frame images seldom have; Scan Options; Siemens: CT_SOM5 SEQ.
+    """
+    source = functional_group(ds, frame, "CTAcquisitionTypeSequence") or ds
+    return (
+        text(source, "AcquisitionType") == "SEQUENCED"
+        or any(option.upper() in STEP_AND_SHOOT for option in texts(ds, "ScanOptions"))
+        or any(value.endswith(" SEQ") for value in _image_type(ds, frame))
+    )
 
 
 def _kernel(ds: Dataset, frame: int | None) -> str | None:
