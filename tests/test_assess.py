@@ -230,6 +230,34 @@ def test_missing_slice_and_unknown_age_lower_the_confidence(
     assert found.criteria.population is Population.ADULT
 
 
+@pytest.mark.parametrize(
+    ("keyword", "known"),
+    [("ImagePositionPatient", None), ("ImageOrientationPatient", None), ("PixelSpacing", 0)],
+)
+def test_unknown_geometry_lowers_the_confidence(
+    assess: Callable[..., Assessment],
+    write: Callable[..., InstanceRef],
+    keyword: str,
+    known: int | None,
+) -> None:
+    """P6: slices without a place may have gaps and repeats, and that none is known is said."""
+    refs = []
+    for number in range(6):
+        ds = ct(person(seed=number), InstanceNumber=number + 1)
+        ds.ImagePositionPatient = [0, 0, 5 * number]
+        if number < 4:
+            delattr(ds, keyword)
+        refs.append(write(ds, f"{number}"))
+
+    found = assess(refs)
+
+    assert found.deciding_stack is not None
+    stack = found.stacks[found.deciding_stack]
+    assert (stack.gaps, stack.repeated) == (known, known)
+    assert Reason.NO_GEOMETRY in found.confidence_reasons
+    assert Reason.COVERAGE not in found.confidence_reasons
+
+
 def test_slices_are_placed_as_viewers_place_them(
     assess: Callable[..., Assessment], write: Callable[..., InstanceRef]
 ) -> None:

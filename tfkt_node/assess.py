@@ -114,7 +114,10 @@ class Assessor:
             criteria,
             age_known=age_known,
             errors=self._calibration.errors,
-            doubts={index: unread + _doubts(summary) for index, summary in enumerate(summaries)},
+            doubts={
+                index: unread + _doubts(*one)
+                for index, one in enumerate(zip(stacks, summaries, strict=True))
+            },
         )
         if decision is None:
             reason = most_telling(found.all_reasons())
@@ -215,11 +218,17 @@ def _withheld(one: SliceScore, reason: Reason) -> SliceScore:
     return replace(one, score=None, interval=None, in_scope=False, reason=reason)
 
 
-def _doubts(summary: StackSummary) -> list[Reason]:
-    """Return what the slices of a stack give against trusting its score."""
+def _doubts(stack: Stack, summary: StackSummary) -> list[Reason]:
+    """Return what the slices of a stack give against trusting its score.
+
+    NO_GEOMETRY: whether all are there, or how large what they show is, cannot be told.
+    """
     if summary.score is None:
         return []
     holding = {
+        Reason.NO_GEOMETRY: any(
+            one.position_mm is None or one.pixel_spacing_mm is None for one in stack.slices
+        ),
         Reason.KERNEL: scope.is_sharp_kernel(summary.kernel),
         Reason.PHYSICS: physics.contradict(summary.score, summary.physics),
     }

@@ -133,6 +133,17 @@ def test_numbers_come_back_as_they_were_committed(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_not_known_of_a_stack_is_left_out() -> None:
+    """P6: no number stands for gaps and repeats that nobody could count."""
+    known = samples.flagged_assessment()
+    unknown = replace(known.stacks[0], gaps=None, repeated=None)
+    report = build(replace(known, stacks=(unknown, known.stacks[1])))
+
+    group = groups(report)[0]
+    assert [] == children(group, "Coverage gaps") + children(group, "Repeated positions")
+    assert 1 == len(children(group, "Slices in scope"))
+
+
 def test_deciding_group_states_verdict_flag_and_confidence() -> None:
     """Verdict by RadLex, flag and confidence by codes of the node's own, declared once."""
     report = build(samples.flagged_assessment())

@@ -133,6 +133,7 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
     holed = summary([3.9] * 9, gaps=1)
     doubled = summary([3.9] * 9, repeated=1)
     worse = summary([3.8] * 9)
+    unknown = replace(summary([3.9] * 9), gaps=None, repeated=None)
 
     def reasons(*summaries: object, age_known: bool = True) -> tuple[Reason, ...]:
         decision = decide(summaries, ADULT, age_known=age_known, errors=ERRORS, doubts={})  # type: ignore[arg-type]
@@ -142,6 +143,7 @@ def test_holes_and_unknown_age_lower_the_confidence_of_the_deciding_stack_only()
     assert reasons(holed) == (Reason.COVERAGE,)
     assert reasons(doubled) == (Reason.COVERAGE,)
     assert reasons(holed, worse) == ()
+    assert reasons(unknown) == ()  # nothing is known to be missing: the doubt is another
     assert reasons(worse, age_known=False) == (Reason.AGE_UNKNOWN,)
 
 

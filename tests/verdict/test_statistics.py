@@ -83,6 +83,18 @@ def test_physics_are_medians_over_the_slices_that_have_them() -> None:
     assert {"noise_hu": 11.5, "water_equivalent_diameter_mm": None} == found.physics
 
 
+def test_gaps_and_repeats_are_unknown_where_a_slice_has_no_place() -> None:
+    """P6: none found is not none there, and nought would say so."""
+    whole = stack(3)
+    slices = [slice_score(number, 3.0) for number in range(3)]
+    lost = replace(whole, slices=(*whole.slices[:2], replace(whole.slices[2], position_mm=None)))
+
+    known, unknown = (summarize(one, slices, [], 2.5, around) for one in (whole, lost))
+
+    assert (known.gaps, known.repeated) == (0, 0)
+    assert (unknown.gaps, unknown.repeated) == (None, None)
+
+
 def test_stack_keeps_its_name_and_its_holes() -> None:
     """What the report says of a stack comes from its geometry."""
     found = summary([3.0, None], gaps=2, repeated=1)

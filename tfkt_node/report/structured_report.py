@@ -204,8 +204,10 @@ def _measurements(stack: StackSummary, evidence: Mapping[str, EvidenceInstance])
         yield number(codes.BELOW_THRESHOLD, share, codes.PERCENT)
     yield number(codes.SLICES_IN_SCOPE, stack.in_scope, codes.SLICES_UNIT)
     yield number(codes.SLICES_OUT_OF_SCOPE, stack.out_of_scope, codes.SLICES_UNIT)
-    yield number(codes.COVERAGE_GAPS, stack.gaps, codes.PLACES_UNIT)
-    yield number(codes.REPEATED_POSITIONS, stack.repeated, codes.PLACES_UNIT)
+    if stack.gaps is not None:
+        yield number(codes.COVERAGE_GAPS, stack.gaps, codes.PLACES_UNIT)
+    if stack.repeated is not None:
+        yield number(codes.REPEATED_POSITIONS, stack.repeated, codes.PLACES_UNIT)
     if stack.spacing_mm is not None:
         yield number(codes.SLICE_SPACING, round(stack.spacing_mm, 4), codes.MILLIMETRE)
     ends = [item.position_mm for item in stack.slices if item.position_mm is not None]

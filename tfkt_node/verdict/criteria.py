@@ -84,7 +84,7 @@ def decide(
         index, score, stack = max(scored, key=lambda entry: (entry[2].in_scope, -entry[1]))
     holding = {
         Reason.TOO_FEW_SLICES: not populated,
-        Reason.COVERAGE: stack.gaps > 0 or stack.repeated > 0,
+        Reason.COVERAGE: bool(stack.gaps or stack.repeated),
         Reason.AGE_UNKNOWN: not age_known,
         Reason.INTERVAL: criteria.flag_below is not None
         and chance_beyond(criteria.flag_below, score, errors) > UNSURE_CHANCE,

@@ -33,6 +33,7 @@ def summarize(
     scores = [one.score for one in scored if one.score is not None]
     score = _median(scores)
     first = stack.slices[0]
+    has_places = all(one.position_mm is not None for one in stack.slices)
     return StackSummary(
         acquisition=stack.acquisition,
         orientation=stack.orientation,
@@ -48,8 +49,8 @@ def summarize(
         else None,
         in_scope=len(scored),
         out_of_scope=len(slices) - len(scored),
-        gaps=stack.gaps,
-        repeated=stack.repeated,
+        gaps=stack.gaps if has_places else None,
+        repeated=stack.repeated if has_places else None,
         spacing_mm=stack.spacing_mm,
         physics={name: _median(_present(physics, name)) for name in _names(physics)},
         slices=tuple(slices),
