@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -429,3 +430,77 @@ def test_hostile_text_is_kept_as_well_as_it_can_be(store: Store) -> None:
     patient = "\N{REPLACEMENT CHARACTER}" + "x" * 20_000
     kept = rows_of(store, "series")[0]["patient_id"]
     assert kept.endswith(hashlib.sha256(patient.encode()).hexdigest())
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_conflicts_are_said_in_the_log(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """P3, P10: two patients under a UID, and replaced instances, are warned of by number."""
+    store.index_instances(batch((1, "a"), (2, "a"), (3, "a")), at(0))
+    caplog.set_level(logging.INFO)
+
+    store.index_instance(instance(4), header(4, patient="SECRET^NAME"), at(1))
+    store.index_instances(batch((1, "b"), (2, "b")), at(2))
+
+    assert lines_of(caplog) == [
+        ("WARNING", "series.conflict series=2 others=1"),
+        ("INFO", "revision.opened revision=2 series=2 number=1"),
+        ("WARNING", "instance.conflict series=1 instances=2 first=5"),
+    ]
+
+
+def test_log_leads_from_a_revision_to_its_series(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P4: lines of the log name a revision, commands take a series: one line has both."""
+    fill(store, 1, series="1.2.10")
+    caplog.set_level(logging.INFO)
+
+    fill(store, 2, series="1.2.11", first=2)
+
+    assert lines_of(caplog) == [("INFO", "revision.opened revision=2 series=2 number=1")]
+
+
+def test_what_is_set_aside_is_said_and_counted(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P6: kept and listed: how many instances are in no series, and why."""
+    caplog.set_level(logging.INFO)
+    fill(store, 1)
+    others = [instance(number, sop_class_uid=STRUCTURED_REPORT) for number in (11, 12, 13)]
+
+    store.index_instances([(one, header(own=one is others[0])) for one in others], at(1))
+    store.index_instance(others[2], header(), at(2))
+
+    assert store.set_aside_counts() == {"NOT_CT": 2, "OWN_OBJECT": 1}
+    assert lines_of(caplog)[1:] == [
+        ("INFO", "instance.set_aside instances=1 reason=OWN_OBJECT"),
+        ("INFO", "instance.set_aside instances=2 reason=NOT_CT"),
+    ]
+
+
+def test_conflicts_of_a_series_lead_to_the_others(store: Store) -> None:
+    """P3: from either side of a conflict an administrator finds the other."""
+    fill(store, 3)  # series 1, rows 1 to 3
+    store.index_instance(instance(4), header(4, patient="other"), at(1))  # series 2, row 4
+    moved = instance(3, "moved", received_s=2)
+    store.index_instance(moved, header(3, series="1.2.10"), at(2))  # series 3, row 5
+    store.index_instance(instance(1, "replaced", received_s=3), header(1), at(3))  # row 6
+    fill(store, 1, series="1.2.11", first=20)  # series 4, row 7
+
+    found = {number: store.conflicts_of(number) for number in (1, 2, 3, 4)}
+
+    assert {
+        number: (one["series_of_the_same_uid"], one["series_of_the_same_instances"])
+        for number, one in found.items()
+    } == {1: ([2], [3]), 2: ([1], []), 3: ([], [1]), 4: ([], [])}
+    assert [
+        (event["kind"], event["subject"], event["detail"]["others"])
+        for number in (1, 2, 3, 4)
+        for event in found[number]["instance_events"]
+    ] == [
+        ("INSTANCE_CONFLICT", "instance:6", [1]),
+        ("INSTANCE_CONFLICT", "instance:5", [3]),
+    ]

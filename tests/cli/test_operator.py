@@ -154,6 +154,47 @@ def test_one_series_is_shown(node: Command, store: Store, key: str) -> None:
     assert 1 == json.loads(node("series", "show", key, "--json").out)["id"]
 
 
+def test_conflicts_of_a_series_are_shown(node: Command, store: Store) -> None:
+    """P3: `series show` names the other series of a conflict, and what its instances met with."""
+    making.fill(store, 3)
+    store.index_instance(making.instance(4), making.header(4, patient="SECRET"), making.at(1))
+    for number in (1, 2, 3):
+        version = making.instance(number, "replaced", received_s=2)
+        store.index_instance(version, making.header(number), making.at(2))
+
+    first, second = (
+        [" ".join(line.split()) for line in node("series", "show", key).out.splitlines()]
+        for key in ("1", "2")
+    )
+
+    assert "series of the same uid 2" in first
+    assert "series of the same uid 1" in second
+    replaced = [line for line in first if "INSTANCE_CONFLICT" in line]
+    assert len(replaced) == 1
+    assert "instance:5 and 2 more" in replaced[0]
+    assert "other bytes under a known SOP Instance UID" in replaced[0]
+    assert any("known series UID: series 1" in line for line in second)
+    document = json.loads(node("series", "show", "1", "--json").out)
+    assert [2] == document["series_of_the_same_uid"]
+    kinds = [event["kind"] for event in document["events"]]
+    assert ["REVISION_OPENED", *["INSTANCE_CONFLICT"] * 3] == kinds
+
+
+def test_what_was_set_aside_is_counted_with_its_reason(node: Command, store: Store) -> None:
+    """Design 5: set aside is kept and listed: how many instances, and why."""
+    sr = "1.2.840.10008.5.1.4.1.1.88.33"
+    for number in (1, 2, 3):
+        other = making.instance(number, sop_class_uid=sr)
+        store.index_instance(other, making.header(own=number == 3), making.at(0))
+    said = "set aside, in no series: 3 instances (2 NOT_CT, 1 OWN_OBJECT)\n"
+
+    assert f"no series\n{said}" == node("series", "list").out
+    making.fill(store, 1, first=10)
+    assert node("series", "list").out.endswith(f"\n{said}")
+    document = json.loads(node("series", "list", "--json").out)
+    assert {"NOT_CT": 2, "OWN_OBJECT": 1} == document["set_aside"]
+
+
 def test_a_header_cannot_drive_the_terminal(node: Command, store: Store) -> None:
     """Escape sequences in a description are shown as what they are not, in list and show."""
     assessed_and_open(store)

@@ -6,19 +6,21 @@ an arrival is either in the frozen list or opens the next revision (promises P3,
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, indexable, insert_new, insert_once, storable
-from tfkt_node.audit.schema import instances, revisions, series
+from tfkt_node.audit.schema import events, instances, revisions, series
 from tfkt_node.records import (
     CT_CLASSES,
     InstanceHeader,
@@ -27,6 +29,14 @@ from tfkt_node.records import (
     RevisionState,
     StoredInstance,
 )
+
+LOGGER = logging.getLogger(__name__)
+
+MOST_TOLD = 10
+"""Other series that a line of the log names."""
+
+TOLD = ("seq", "at", "kind", "subject", "actor", "detail")
+"""What people are told of an event."""
 
 Arrived = tuple[StoredInstance, InstanceHeader]
 
@@ -37,6 +47,14 @@ class IndexResult(StrEnum):
     NEW = "NEW"
     DUPLICATE = "DUPLICATE"
     SET_ASIDE = "SET_ASIDE"
+
+
+class _Indexed(NamedTuple):
+    """What indexing some instances came to. series_id: None where they were set aside."""
+
+    series_id: int | None
+    told: Sequence[Event]
+    results: Sequence[IndexResult]
 
 
 class Arrivals(Database):
@@ -65,13 +83,55 @@ class Arrivals(Database):
         for key, indices in groups.items():
             members = [batch[index] for index in indices]
             with self.writing() as connection:
-                if not key:
-                    _set_aside(connection, members, now)
-                    continue
-                is_new = _index_series(connection, members, now)
-            for index, new in zip(indices, is_new, strict=True):
-                results[index] = IndexResult.NEW if new else IndexResult.DUPLICATE
+                indexed = (_index_series if key else _set_aside)(connection, members, now)
+            _say(indexed)  # by now it is committed
+            for index, result in zip(indices, indexed.results, strict=True):
+                results[index] = result
         return results
+
+    def set_aside_counts(self) -> dict[str, int]:
+        """Return how many instances were set aside, by reason."""
+        counted = (
+            sa.select(instances.c.reason, sa.func.count())
+            .where(instances.c.series_id.is_(None), instances.c.state == InstanceState.SET_ASIDE)
+            .group_by(instances.c.reason)
+            .order_by(instances.c.reason)
+        )
+        with self.reading() as connection:
+            return {reason: count for reason, count in connection.execute(counted)}
+
+    def conflicts_of(self, series_id: int) -> Mapping[str, Any]:
+        """Return what a series has in common with others, and what was told of its instances.
+
+        series_of_the_same_uid: those of other patients or studies. series_of_the_same_instances:
+        those that hold one of its SOP Instance UIDs. instance_events: in their order.
+        """
+        its, others = instances, instances.alias("others")
+        this = sa.select(series.c.series_uid).where(series.c.id == series_id).scalar_subquery()
+        same_uid = sa.select(series.c.id).where(
+            series.c.series_uid == this, series.c.id != series_id
+        )
+        same_instances = (
+            sa.select(others.c.series_id)
+            .distinct()
+            .join(its, its.c.sop_instance_uid == others.c.sop_instance_uid)
+            .where(its.c.series_id == series_id, others.c.series_id != series_id)
+        )
+        subjects = sa.select(sa.literal("instance:") + sa.cast(its.c.id, sa.Text))
+        of_instances = (
+            sa.select(*(events.c[name] for name in TOLD))
+            .where(events.c.subject.in_(subjects.where(its.c.series_id == series_id)))
+            .order_by(events.c.seq)
+        )
+        with self.reading() as connection:
+            return {
+                "series_of_the_same_uid": sorted(connection.scalars(same_uid)),
+                "series_of_the_same_instances": sorted(connection.scalars(same_instances)),
+                "instance_events": [
+                    {**row, "detail": json.loads(row["detail"])}
+                    for row in connection.execute(of_instances).mappings()
+                ],
+            }
 
     def known_digests(self) -> set[str]:
         """Return the digests of all instances that have a row."""
@@ -150,7 +210,35 @@ def _why_aside(instance: StoredInstance, header: InstanceHeader) -> Reason | Non
     return None if instance.sop_class_uid in CT_CLASSES else Reason.NOT_CT
 
 
-def _set_aside(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> None:
+def _say(indexed: _Indexed) -> None:
+    """Say in the log what an administrator looks for there; rows by their numbers (P10)."""
+    series_id, told, _ = indexed
+    conflicts = [event.subject for event in told if event.kind is EventKind.INSTANCE_CONFLICT]
+    if conflicts:
+        LOGGER.warning(
+            "instance.conflict series=%s instances=%d first=%s",
+            series_id or "none",
+            len(conflicts),
+            conflicts[0].removeprefix("instance:"),
+        )
+    aside = [event for event in told if event.kind is EventKind.INSTANCE_SET_ASIDE]
+    for reason, count in Counter(event.detail["reason"] for event in aside).items():
+        LOGGER.info("instance.set_aside instances=%d reason=%s", count, reason)
+    for event in told:
+        if event.kind is EventKind.SERIES_CONFLICT:
+            others = ",".join(map(str, event.detail["others"][:MOST_TOLD]))
+            LOGGER.warning("series.conflict series=%d others=%s", series_id, others)
+        elif event.kind is EventKind.REVISION_OPENED:
+            revision_id = event.subject.removeprefix("revision:")
+            LOGGER.info(
+                "revision.opened revision=%s series=%d number=%d",
+                revision_id,
+                series_id,
+                event.detail["number"],
+            )
+
+
+def _set_aside(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> _Indexed:
     """Index instances that have no part in a revision."""
     reasons = [_why_aside(*arrived) for arrived in batch]
     states = [{"state": InstanceState.SET_ASIDE, "reason": reason} for reason in reasons]
@@ -163,10 +251,11 @@ def _set_aside(connection: sa.Connection, batch: Sequence[Arrived], now: datetim
             told.append(Event(EventKind.INSTANCE_SET_ASIDE, subject, {"reason": reason}))
     _found_again(connection, batch)
     append(connection, now, *told)
+    return _Indexed(None, told, [IndexResult.SET_ASIDE] * len(batch))
 
 
-def _index_series(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> list[bool]:
-    """Index instances of one series, in the order in which they came; tell which are new."""
+def _index_series(connection: sa.Connection, batch: Sequence[Arrived], now: datetime) -> _Indexed:
+    """Index instances of one series, in the order in which they came."""
     series_id, told = _lock_series(connection, batch, now)
     state = {"series_id": series_id, "state": InstanceState.INDEXED}
     inserted = _insert(connection, batch, [state] * len(batch), now)
@@ -178,7 +267,8 @@ def _index_series(connection: sa.Connection, batch: Sequence[Arrived], now: date
     if _found_again(connection, batch) or any(inserted):
         told += _arrive(connection, series_id, now)
     append(connection, now, *told)
-    return [new is not None for new in inserted]
+    results = [IndexResult.NEW if new else IndexResult.DUPLICATE for new in inserted]
+    return _Indexed(series_id, told, results)
 
 
 def _insert(

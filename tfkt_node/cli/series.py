@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,7 +32,9 @@ app = typer.Typer(
 )
 
 SHOWN = {
-    "revisions": ("revision", "state", "opened_at", "last_arrival_at", "closed_at", "attempts"),
+    "revisions": (
+        "revision", "id", "state", "opened_at", "last_arrival_at", "closed_at", "attempts",
+    ),
     "instances": ("revision", "state", "reason", "count"),
     "verdicts": (
         "revision", "decided_at", "outcome", "reason", "verdict", "flagged", "confidence",
@@ -44,7 +48,7 @@ SHOWN = {
     "deliveries": (
         "revision", "id", "destination", "state", "attempts", "next_attempt_at", "last_error",
     ),
-    "events": ("seq", "at", "kind", "subject", "actor"),
+    "events": ("seq", "at", "kind", "subject", "actor", "about"),
 }  # fmt: skip
 """Tables of `series show` and their columns for people; --json shows all."""
 
@@ -90,15 +94,21 @@ def list_series(
             verdict=verdict,
             calling_ae=calling_ae or None,
         )
+        set_aside = store.set_aside_counts()
     rows = found[:limit]
     if as_json:
-        print_json({"series": [_as_json(row) for row in rows]})
-    elif not rows:
-        typer.echo("no series")
-    else:
+        print_json({"series": [_as_json(row) for row in rows], "set_aside": set_aside})
+        return
+    if rows:
         _print_rows(rows, quiet_s)
-        if len(found) > limit:
-            typer.echo(f"… and {len(found) - limit} more; see --limit")
+    else:
+        typer.echo("no series")
+    if len(found) > limit:
+        typer.echo(f"… and {len(found) - limit} more; see --limit")
+    if set_aside:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in set_aside.items())
+        total = counted(sum(set_aside.values()), "instance")
+        typer.echo(f"set aside, in no series: {total} ({reasons})")
 
 
 def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
@@ -167,13 +177,18 @@ def show(
     """Show one series: its revisions, verdicts, reports and deliveries."""
     key: int | str = int(series) if series.isdecimal() and len(series) < 10 else series
     with open_store(context) as store:
-        detail = store.series_detail(key)
+        detail = dict(store.series_detail(key))
+        conflicts = dict(store.conflicts_of(detail["id"]))
+    told = [*detail["events"], *conflicts.pop("instance_events")]
+    detail |= {**conflicts, "events": sorted(told, key=itemgetter("seq"))}
     if as_json:
         print_json(jsonable(detail))
         return
     title = f"Series {detail['id']}: {detail['series_description'] or 'without description'}"
-    head = ("study_date", "accession_number", "calling_ae", "study_uid", "series_uid")
+    head = ["study_date", "accession_number", "calling_ae", "study_uid", "series_uid"]
+    head += [key for key in conflicts if detail[key]]
     print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
+    detail["events"] = _folded(detail["events"])
     for name, columns in SHOWN.items():
         if detail[name]:
             typer.echo()
@@ -186,6 +201,29 @@ def show(
                 print_table(name.capitalize(), (), list(zip(words, rows[0], strict=True)))
             else:
                 print_table(name.capitalize(), words, rows)
+
+
+def _folded(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tell in one row what happened to instances one after the other: there may be thousands."""
+
+    def run_of(event: Mapping[str, Any]) -> tuple[str, object]:
+        of_instance = event["subject"].startswith("instance:")
+        return event["kind"], "instance" if of_instance else event["seq"]
+
+    rows = []
+    for _, run in groupby(events, run_of):
+        first, *rest = run
+        subject = f"{first['subject']} and {len(rest)} more" if rest else first["subject"]
+        rows.append({**first, "subject": subject, "about": _about(first)})
+    return rows
+
+
+def _about(event: Mapping[str, Any]) -> str:
+    detail = event["detail"]
+    about = str(detail.get("what") or detail.get("reason") or "")
+    if event["kind"] == "SERIES_CONFLICT":
+        about += f": series {', '.join(map(str, detail['others']))}"
+    return about
 
 
 def _words(key: str) -> str:
