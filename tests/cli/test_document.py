@@ -41,6 +41,7 @@ from tfkt_node.settings import CriteriaByPopulation
 
 VALIDATOR = Draft202012Validator(schema())
 NAN = float("nan")
+CRITERIA = CriteriaInForce(Population.ADULT, 2.5, 1.5, Verdict.LIMITED, 5, "default", "0" * 64)
 
 
 def given(number: int, outcome: FileOutcome | None = None) -> GivenFile:
@@ -83,9 +84,7 @@ def assessed(*scores: float | None) -> AssessedSeries:
             )
             for one in slices
         ),
-        criteria=CriteriaInForce(
-            Population.ADULT, 2.5, 1.5, Verdict.LIMITED, 5, "default", "0" * 64
-        ),
+        criteria=CRITERIA,
         bundle=BundleInForce("b", "1", "a" * 64, "openvino", "f32"),
     )  # fmt: skip
     files = tuple(given(number) for number in range(len(scores)))
@@ -152,6 +151,34 @@ def test_series_says_why_it_is_not_sure() -> None:
     )  # fmt: skip
 
 
+def test_series_says_by_whose_criteria_and_which_stack_it_was_judged() -> None:
+    """The criteria at the head are those of adults and children: a series names its own."""
+    child = replace(CRITERIA, population=Population.CHILD)
+    one = assessed(2.0, None)
+    judged = replace(one, assessment=replace(one.assessment, criteria=child))
+
+    (series,) = made([given(0), given(1)], judged)["series"]
+
+    assert ("CHILD", 0) == (series["population"], series["deciding_stack"])
+    assert 2.0 == series["stacks"][series["deciding_stack"]]["score"]
+
+
+@pytest.mark.parametrize("known", [3, None])
+def test_stack_says_what_coverage_is_doubted_for(known: int | None) -> None:
+    """Gaps, repeats, spacing and matrix stand beside the score; unknown is null, never 0."""
+    one = assessed(2.0, None)
+    stack = replace(one.assessment.stacks[0], gaps=known, repeated=known, spacing_mm=known)
+    told = made(
+        [given(0), given(1)], replace(one, assessment=replace(one.assessment, stacks=(stack,)))
+    )
+
+    found = told["series"][0]["stacks"][0]
+
+    assert [known] * 3 == [found[name] for name in ("gaps", "repeated", "spacing_mm")]
+    assert (512, 512) == (found["rows"], found["columns"])
+    VALIDATOR.validate(json.loads(json.dumps(told)))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -163,6 +190,9 @@ def test_series_says_why_it_is_not_sure() -> None:
         lambda told: told["series"][0].update(verdict=None),
         lambda told: told["series"][0].update(outcome="FAILED"),
         lambda told: told["series"][0].update(score=4.5),
+        lambda told: told["series"][0].update(deciding_stack=None),
+        lambda told: told["series"][0]["stacks"][0].pop("gaps"),
+        lambda told: told.update(schema=1),
         lambda told: told["series"][0]["stacks"][0]["slices"][0].pop("path"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The document of `score --json` (schema 1), made from assessments.
+"""The document of `score --json` (schema 2), made from assessments.
 
 Guarantees that every number is finite or null, and that every path given appears once in `files`.
 `score.schema.json` beside this module describes it.
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from tfkt_node.iqa.bundle import Bundle
     from tfkt_node.settings import CriteriaByPopulation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""One more with every change of what the schema admits: it names every field there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,14 @@ def _series(one: AssessedSeries) -> dict[str, Any]:
         "study_uid": one.series.study_uid,
         "series_uid": one.series.series_uid,
         "outcome": assessment.outcome,
+        "population": assessment.criteria.population,
         "verdict": assessment.verdict,
         "confidence": assessment.confidence,
         "flagged": assessment.flagged,
         "reason": ", ".join(reasons) or None,
         "score": finite(assessment.score),
         "interval": _interval(assessment.interval),
+        "deciding_stack": assessment.deciding_stack,
         "stacks": [_stack(stack, paths) for stack in assessment.stacks],
     }
 
@@ -142,6 +145,11 @@ def _stack(stack: StackSummary, paths: Mapping[str, Path]) -> dict[str, Any]:
         "acquisition": stack.acquisition,
         "orientation": stack.orientation,
         "kernel": stack.kernel,
+        "rows": stack.rows,
+        "columns": stack.columns,
+        "spacing_mm": finite(stack.spacing_mm),
+        "gaps": stack.gaps,
+        "repeated": stack.repeated,
         "score": finite(stack.score),
         "interval": _interval(stack.interval),
         "p10": finite(stack.p10),
