@@ -16,7 +16,7 @@ from tests.cli.conftest import Ran
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.cli.options import login_name
 from tfkt_node.cli.series import state_of
-from tfkt_node.records import ObjectKind, Reason, RevisionState, SeriesRow
+from tfkt_node.records import AssociationEnd, ObjectKind, Reason, RevisionState, SeriesRow
 
 pytestmark = pytest.mark.station
 
@@ -178,6 +178,22 @@ def test_conflicts_of_a_series_are_shown(node: Command, store: Store) -> None:
     assert [2] == document["series_of_the_same_uid"]
     kinds = [event["kind"] for event in document["events"]]
     assert ["REVISION_OPENED", *["INSTANCE_CONFLICT"] * 3] == kinds
+
+
+def test_evidence_that_a_series_is_not_whole_is_shown(node: Command, store: Store) -> None:
+    """P6: a verdict of 6 instances where 64 were expected, over a broken association, shows it."""
+    for name, how in {"a": "ABORTED", "b": "LOST", "c": "ABORTED", "d": "RELEASED"}.items():
+        store.open_association(name, "SCANNER", "TFKT_NODE", "192.0.2.1", making.at(0))
+        store.end_association(name, AssociationEnd(how), making.at(1))
+    for number, name in enumerate("abcddd", 1):
+        received = making.instance(number, association_id=name)
+        store.index_instance(received, making.header(number, expected=64), making.at(0))
+    assert "expected" not in node("series", "show", "1").out
+    making.close(store, 40)
+
+    shown = [" ".join(line.split()) for line in node("series", "show", "1").out.splitlines()]
+
+    assert {"received 6", "expected 64", "broken associations 2 ABORTED, 1 LOST"} <= set(shown)
 
 
 def test_what_was_set_aside_is_counted_with_its_reason(node: Command, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from tfkt_node.cli.output import (
     print_json,
     print_table,
 )
-from tfkt_node.records import Confidence, RevisionState, Verdict
+from tfkt_node.records import AssociationEnd, Confidence, RevisionState, Verdict
 
 if TYPE_CHECKING:
     from tfkt_node.records import SeriesRow
@@ -33,7 +34,8 @@ app = typer.Typer(
 
 SHOWN = {
     "revisions": (
-        "revision", "id", "state", "opened_at", "last_arrival_at", "closed_at", "attempts",
+        "revision", "id", "state", "opened_at", "last_arrival_at", "closed_at", "received",
+        "expected", "broken_associations", "attempts",
     ),
     "instances": ("revision", "state", "reason", "count"),
     "verdicts": (
@@ -188,6 +190,7 @@ def show(
     head = ["study_date", "accession_number", "calling_ae", "study_uid", "series_uid"]
     head += [key for key in conflicts if detail[key]]
     print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
+    detail["revisions"] = [_with_evidence(row) for row in detail["revisions"]]
     detail["events"] = _folded(detail["events"])
     for name, columns in SHOWN.items():
         if detail[name]:
@@ -201,6 +204,19 @@ def show(
                 print_table(name.capitalize(), (), list(zip(words, rows[0], strict=True)))
             else:
                 print_table(name.capitalize(), words, rows)
+
+
+def _with_evidence(revision: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell what speaks for a revision being whole, and against it; nothing while it is open."""
+    evidence = revision["evidence"] or {}
+    hows = Counter(association["how"] for association in evidence.get("associations", ()))
+    broken = (AssociationEnd.ABORTED, AssociationEnd.LOST)
+    return {
+        **revision,
+        "received": evidence.get("instances"),
+        "expected": evidence.get("expected_count"),
+        "broken_associations": [f"{hows[how]} {how}" for how in broken if hows[how]],
+    }
 
 
 def _folded(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
