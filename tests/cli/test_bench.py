@@ -41,7 +41,9 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory, require_module) -> Pa
         calibration=Calibration(1.0, 0.0, 0.5, 0.5, 0.9), readme="# Small\n", recipe="",
     )  # fmt: skip
     vectors = np.random.default_rng(5).normal(size=(40, network.features.channels))
-    distance = fit(vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)])
+    distance = fit(
+        vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)], range(40)
+    )
     folder = tmp_path_factory.mktemp("bundles") / "small"
     return write_bundle(folder, network, description, golden_slices(), distance).folder
 

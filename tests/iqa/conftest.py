@@ -66,5 +66,7 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, torch) -> Bundle:
     )
     folder = Path(tmp_path_factory.mktemp("bundles")) / "random"
     vectors = np.random.default_rng(3).normal(size=(40, network.features.channels))
-    distance = fit(vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)])
+    distance = fit(
+        vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)], range(40)
+    )
     return write_bundle(folder, network, description, golden_slices(), distance)

@@ -11,6 +11,8 @@ from tfkt_node.records import FloatArray
 
 FEATURES = 40
 PATIENTS = [f"P{number % 30}" for number in range(240)]
+SAME = [1.0] * 240
+"""The quality of slices that are all alike in it."""
 
 
 def cloud(count: int, *, seed: int, width: float = 1.0) -> FloatArray:
@@ -23,7 +25,7 @@ def cloud(count: int, *, seed: int, width: float = 1.0) -> FloatArray:
 
 @pytest.fixture(scope="module")
 def fitted() -> FeatureDistance:
-    return fit(cloud(240, seed=1), PATIENTS)
+    return fit(cloud(240, seed=1), PATIENTS, SAME)
 
 
 def test_slices_like_those_of_the_fit_are_inside(fitted: FeatureDistance) -> None:
@@ -40,12 +42,24 @@ def test_threshold_keeps_its_share_of_left_out_patients() -> None:
     odd = np.array(PATIENTS) == "P0"
     vectors[odd] += 60 * vectors.std(axis=0)
 
-    found = fit(vectors, PATIENTS)
+    found = fit(vectors, PATIENTS, SAME)
 
     # One of 30 patients is more than is allowed to be outside, so the threshold reaches it.
     assert found.threshold > 10
     many = np.concatenate([vectors, np.repeat(vectors[~odd][:1], 2000, axis=0)])
-    assert fit(many, [*PATIENTS, *["P1"] * 2000]).threshold > 5
+    assert fit(many, [*PATIENTS, *["P1"] * 2000], [1.0] * 2240).threshold > 5
+
+
+def test_scope_is_not_quality() -> None:
+    """The worst slices vary the most: as many of them are kept as of the others."""
+    quality = np.arange(240) % 4
+    vectors = cloud(240, seed=1)
+    vectors[quality == 0] = cloud(60, seed=2, width=3.0)
+    patients = [f"P{number // 4 % 30}" for number in range(240)]
+
+    worst = cloud(400, seed=9, width=3.0)
+    assert np.mean(fit(vectors, patients, quality.tolist()).is_outside(worst)) < 0.06
+    assert np.mean(fit(vectors, patients, SAME).is_outside(worst)) > 0.08
 
 
 def test_what_differs_in_any_direction_is_outside(fitted: FeatureDistance) -> None:
@@ -65,7 +79,7 @@ def test_unit_of_a_feature_does_not_matter(fitted: FeatureDistance) -> None:
     unit = np.ones(FEATURES, np.float32)
     unit[3] = 1000.0
 
-    other = fit(cloud(240, seed=1) * unit, PATIENTS)
+    other = fit(cloud(240, seed=1) * unit, PATIENTS, SAME)
 
     new = cloud(20, seed=4)
     assert other.distance(new * unit) == pytest.approx(fitted.distance(new), rel=1e-3)
@@ -84,7 +98,7 @@ def test_constant_feature_is_harmless() -> None:
     vectors = cloud(240, seed=1)
     vectors[:, 7] = 3.0
 
-    assert np.isfinite(fit(vectors, PATIENTS).distance(vectors)).all()
+    assert np.isfinite(fit(vectors, PATIENTS, SAME).distance(vectors)).all()
 
 
 def test_saved_distance_is_the_same(fitted: FeatureDistance, tmp_path: Path) -> None:
@@ -114,7 +128,7 @@ def test_wrong_file_is_refused(fitted: FeatureDistance, tmp_path: Path) -> None:
 def test_too_few_patients_are_refused() -> None:
     """Patients cannot be left out where there are fewer than ten."""
     with pytest.raises(ValueError, match=r"at least 10 patients: got .* 9 patients"):
-        fit(cloud(90, seed=1), [f"P{number % 9}" for number in range(90)])
+        fit(cloud(90, seed=1), [f"P{number % 9}" for number in range(90)], SAME[:90])
 
 
 def test_unlimited_distance_refuses_only_what_is_no_number() -> None:

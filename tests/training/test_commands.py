@@ -152,16 +152,20 @@ def test_evaluate_names_a_bundle_that_is_not_there(run, tmp_path, capsys):
     [
         ({"swinv2b.norm.bias": 1024}, "effnetv2l.features.0.0.weight is missing, and "),
         ({"epoch": None}, "must hold a state_dict"),
-        (None, "is no checkpoint of plain tensors"),
+        ({"state_dict": None}, "it may stand under 'state_dict'"),
+        (b"weights", "is no checkpoint of plain tensors"),
+        (b"hello\n", "is no checkpoint of plain tensors"),
+        (b"", "is no checkpoint of plain tensors (EOFError)"),
     ],
 )
 def test_convert_names_what_is_wrong_with_a_checkpoint(run, tmp_path, capsys, content, told):
-    """A missing tensor, other values, or another file: one sentence, and no bundle is begun."""
+    """A missing tensor, other values, or any other file: one sentence, and no bundle is begun."""
     import torch
 
     checkpoint = tmp_path / "checkpoint"
-    checkpoint.write_bytes(b"weights")
-    if content is not None:
+    if isinstance(content, bytes):
+        checkpoint.write_bytes(content)
+    else:
         values = {name: 3 if size is None else torch.ones(size) for name, size in content.items()}
         torch.save(values, checkpoint)
 

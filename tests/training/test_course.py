@@ -141,12 +141,15 @@ def job(run, tmp_path):
     from tfkt_node.training import dataset
     from tfkt_node.training.fitting import frozen
     from tfkt_node.training.fitting.cross_validation import fitted_places
-    from tfkt_node.training.fitting.fit import Job
+    from tfkt_node.training.fitting.fit import Job, Maps
 
     run, _ = run
     choice = run.features(RECIPE.network)
     rows = dataset.load(run.folders.work).rows
-    maps = frozen.maps(run.folders.work, choice, 1, untracked)
+    plain, otherwise = (
+        frozen.maps(run.folders.work, choice, 1, untracked, otherwise=one) for one in (False, True)
+    )
+    maps = Maps(plain, otherwise)
 
     def make(name="job", **constants):
         recipe = dataclasses.replace(RECIPE.fit, **constants)
@@ -167,12 +170,26 @@ def test_fit_is_repeatable_and_learns(job):
 
     def error(name, epochs):
         network = fit(rows, maps, make(name, epochs=epochs), untracked)
-        return np.abs(predict(network, maps[places]) - truth)
+        return np.abs(predict(network, maps.plain[places]) - truth)
 
     first, again, longer = error("a", 1), error("b", 1), error("c", 12)
 
     assert np.array_equal(first, again)
     assert longer.mean() < first.mean()
+
+
+def test_fit_sees_versions_presented_otherwise(job):
+    """A share of 0 never shows them, one of 1 nothing else."""
+    from tfkt_node.training.fitting.fit import Maps, fit, predict
+
+    rows, maps, make = job
+    unseen = Maps(maps.plain, np.full_like(maps.plain, np.nan))
+
+    never = fit(rows, unseen, make("never", epochs=1, otherwise=0.0), untracked)
+    always = fit(rows, unseen, make("always", epochs=1, otherwise=1.0), untracked)
+
+    assert np.isfinite(predict(never, maps.plain)).all()
+    assert np.isnan(predict(always, maps.plain)).all()
 
 
 def test_a_stopped_fit_goes_on(job):
@@ -195,7 +212,7 @@ def test_a_stopped_fit_goes_on(job):
     went_on = fit(rows, maps, make("stopped", epochs=4), untracked)
     whole = fit(rows, maps, make("whole", epochs=4), untracked)
 
-    assert np.array_equal(predict(went_on, maps), predict(whole, maps))
+    assert np.array_equal(predict(went_on, maps.plain), predict(whole, maps.plain))
     assert make().log.read_text().count("stopped epoch") == 4
 
 

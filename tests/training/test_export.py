@@ -42,7 +42,9 @@ def written(export, tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("bundles") / "new" / "written"
     vectors = np.random.default_rng(5).normal(size=(40, network.features.channels))
-    distance = fit(vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)])
+    distance = fit(
+        vectors.astype(np.float32), [f"P{number % 10}" for number in range(40)], range(40)
+    )
     golden = export.golden_slices()
     return network, export.write_bundle(folder, network, description, golden, distance)
 

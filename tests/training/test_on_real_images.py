@@ -12,6 +12,7 @@ from tfkt_node.training.judging.on_real_images import (
     OnRealImages,
     ScoredAnchor,
     ScoredPair,
+    SeenOtherwise,
 )
 from tfkt_node.training.ldctiqac import Readers
 from tfkt_node.training.simulation.anchor_label import AnchorLabel
@@ -23,6 +24,7 @@ def made(u: Float64Array, readers: Readers | None = None) -> OnRealImages:
         anchors=[ScoredAnchor("1", 1.0, 2.5, 1.5, 2.0), ScoredAnchor("2", 2.0, 2.0, 2.5, 2.0)],
         labels=[AnchorLabel("1", 1.0, 1.0, 1.4), AnchorLabel("2", 2.0, 2.2, 2.2)],
         pairs=[ScoredPair("a", 3.5, 2.0), ScoredPair("b", 3.0, 3.25)],
+        otherwise=SeenOtherwise(np.array([-0.5, 0.25]), np.array([0.1, 0.3])),
         unseen=([*doses(1, 0.5, 0.25), row(kind="smoothed", dose=0.25, tested_only=True)], u),
         readers=readers,
     )
@@ -39,6 +41,9 @@ def test_figures_are_what_their_names_say():
     assert figures["anchors: share of pairs in order"] == 0
     assert figures["real pair a: full less quarter dose"] == 1.5
     assert figures["real pairs: share in order"] == 0.5
+    assert figures["real images, one value around the body: mean change of score"] == -0.125
+    assert figures["real images, one value around the body: MAE of score"] == 0.375
+    assert figures["real images, turned by half: mean change of score"] == 0.2
     series = "series never fitted to, "
     assert figures[f"{series}doses a factor 2 or more apart: share in order"] == pytest.approx(
         2 / 3, abs=1e-4

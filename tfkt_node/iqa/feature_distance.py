@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.records import FloatArray
@@ -20,7 +21,8 @@ AXES = 16
 """Principal axes, most; what lies outside them counts with one spread for all."""
 
 LEFT_OUT_SHARE = 0.98
-"""Share of left-out patients' slices that the threshold keeps, each patient counting as one."""
+"""Share of left-out patients' slices that the threshold keeps in each quarter of the quality, each
+patient counting as one."""
 
 FOLDS = 5
 
@@ -87,12 +89,13 @@ def unlimited(channels: int) -> FeatureDistance:
     )
 
 
-def fit(vectors: FloatArray, patients: Sequence[str]) -> FeatureDistance:
-    """Fit to in-scope slices: pooled vectors, (n, C), and the patient of each.
+def fit(vectors: FloatArray, patients: Sequence[str], quality: Sequence[float]) -> FeatureDistance:
+    """Fit to in-scope slices: pooled vectors, (n, C), the patient and the quality of each.
 
     Low-dose, streaked and smoothed versions belong to them: scope is not quality. Every patient
-    weighs the same. The threshold comes from patients left out of the fit, in five folds.
-    Raises ValueError for fewer than 10 patients, or shapes that do not fit.
+    weighs the same. The threshold comes from patients left out of the fit, in five folds: it keeps
+    the share of each quarter of the quality, for the worst slices, which the node is there to find,
+    vary the most. Raises ValueError for fewer than 10 patients, or shapes that do not fit.
     """
     names, patient = np.unique(np.asarray(patients), return_inverse=True)
     if len(names) < 2 * FOLDS or vectors.ndim != 2 or len(vectors) != len(patient):
@@ -106,7 +109,12 @@ def fit(vectors: FloatArray, patients: Sequence[str]) -> FeatureDistance:
     for fold in range(FOLDS):
         out = patient % FOLDS == fold
         distances[out] = _fitted(values[~out], weight[~out], 0.0).distance(values[out])
-    return _fitted(values, weight, _quantile(distances, weight, LEFT_OUT_SHARE))
+    quarter = np.digitize(quality, np.quantile(quality, [0.25, 0.5, 0.75]))
+    thresholds = [
+        _quantile(distances[quarter == one], patient[quarter == one], LEFT_OUT_SHARE)
+        for one in np.unique(quarter)
+    ]
+    return _fitted(values, weight, max(thresholds))
 
 
 def _fitted(values: Float64Array, weight: Float64Array, threshold: float) -> FeatureDistance:
@@ -124,7 +132,9 @@ def _fitted(values: Float64Array, weight: Float64Array, threshold: float) -> Fea
     )
 
 
-def _quantile(values: Float64Array, weight: Float64Array, share: float) -> float:
+def _quantile(values: Float64Array, patient: npt.NDArray[np.intp], share: float) -> float:
+    """Return the value that a share of the patients' values reaches, each patient weighing 1."""
+    weight = (1.0 / np.bincount(patient).clip(1))[patient]
     order = np.argsort(values)
     reached = np.cumsum(weight[order]) / weight.sum()
     return float(values[order][np.searchsorted(reached, share)])

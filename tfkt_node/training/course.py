@@ -67,7 +67,8 @@ class Run:
     def folds(self, network: NetworkRecipe) -> list[Fold]:
         """Return every fit of a network's cross-validation; its maps are made first."""
         choice = self.features(network)
-        frozen.maps(self.folders.work, choice, self.workers, self.track)
+        for otherwise in (False, True):
+            frozen.maps(self.folders.work, choice, self.workers, self.track, otherwise=otherwise)
         return [
             Fold(self.folders.work, network, choice, seeded, number)
             for seeded in seeds_of(self.recipe.fit)
@@ -131,6 +132,7 @@ def cross_validated(run: Run, rows: list[Row], folds: list[Fold], shift: float) 
     return CrossValidated(
         recalibration.shifted(rows, shift),
         out_of_fold(folds, fitted) + shift,
+        out_of_fold(folds, fitted, otherwise=True) + shift,
         {name: u + shift for name, u in rivals(rows, noise, wide, soft).items()},
         None if without is None else without + shift,
     )
@@ -160,10 +162,14 @@ class _Parts:
 
 
 def _distance(rows: list[Row], fold: Fold) -> feature_distance.FeatureDistance:
-    """Fit the scope's distance to every version: low dose is in scope, other pictures are not."""
-    maps = frozen.maps(fold.work, fold.features, 1, untracked)
-    vectors = np.stack([np.asarray(one, np.float32).mean(axis=(1, 2)) for one in maps])
-    return feature_distance.fit(vectors, [row.patient for row in rows])
+    """Fit the scope's distance to every version, as it is and presented otherwise."""
+    vectors = [
+        np.asarray(one, np.float32).mean(axis=(1, 2))
+        for otherwise in (False, True)
+        for one in frozen.maps(fold.work, fold.features, 1, untracked, otherwise=otherwise)
+    ]
+    patients, u = [row.patient for row in rows], [row.u for row in rows]
+    return feature_distance.fit(np.stack(vectors), 2 * patients, 2 * u)
 
 
 def _without_splines(fold: Fold) -> Network:

@@ -52,7 +52,8 @@ class FitRecipe:
     weight `difference` at the differences of u within a slice. rate: highest learning rate of the
     one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
     L1 loss turns from square to line, in points of u. hidden: share of the maps and spreads that
-    each step hides: the slices come from few patients.
+    each step hides: the slices come from few patients. otherwise: share of the versions that each
+    step takes turned, or with other things around the body, see `simulation.presentation`.
     """
 
     seed: int = 1
@@ -67,6 +68,7 @@ class FitRecipe:
     clip_norm: float = 1.0
     loss_bend: float = 0.3
     hidden: float = 0.3
+    otherwise: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,8 @@ def describe(
 
 
 def data_table(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
-    """Count what the network was fitted to, and name whose it was."""
-    regions = Counter({row.patient: row.region for row in reversed(rows)}.values())
+    """Count what the network was fitted to and tested on, and name whose it was."""
+    regions = Counter(region for _, region in {(row.patient, row.region) for row in rows})
     return {
         **words.SOURCES,
         "readers": _by_readers(rows)["readers"],
@@ -56,6 +56,7 @@ def data_table(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
         "patients_by_region": dict(sorted(regions.items())),
         "slices": len({row.file for row in rows}),
         "versions": len(rows),
+        "versions_only_tested": sum(row.tested_only for row in rows),
         "versions_by_kind": dict(Counter(row.kind for row in rows)),
     }
 

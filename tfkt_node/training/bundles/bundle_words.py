@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-NAME, VERSION = "tfkt-v2-lite", "0.3.0"
+NAME, VERSION = "tfkt-v2-lite", "0.4.0"
 
 SUMMARY = (
     "Scores CT slices 0 to 4 for noise, streaks and over-smoothing. Trained on simulated dose; "
@@ -93,7 +93,7 @@ the kernel: noise that is added counts by its grain, the slice's own does not); 
 {sigma:g} HU as of a standard kernel; streaks count as noise of {streaks:.1f} times their strength;
 places count by their quality, so that a bad corner does not decide a slice. A smoothed slice gets
 the u of its noisy source less up to {loss:g} points for the detail that the filter took: what is
-gone, no window brings back.
+gone, no window brings back. What lies around the body, and which way it lies, counts for nothing.
 
 Two constants ({sigma:g} HU, {streaks:.1f}) were set on six images that radiologists scored in the
 challenge LDCTIQAC 2023. Six are few, and the weight of streaks rests on one of them. One more
@@ -104,15 +104,16 @@ left out in turn stands below.
 The label is not that of 0.1.0: coarse bands count less and places by their quality (a little metal
 took all points of a slice), and what a filter takes costs up to 1.5 points instead of 1. This was
 decided on rows of example slices, between first trial fits. Since 0.2.0 it has not changed. What it
-is learnt from has: more smoothed versions of a slice, every other one blended with its source as
-scanners offer it, and two draws of each artefact. Figures of 0.2.0 are of other versions, and not
-to be compared one by one.
+is learnt from has. In 0.3.0: more smoothed versions of a slice, every other one blended with its
+source as scanners offer it, and two draws of each artefact. In 0.4.0: every version also turned or
+mirrored, and with one value beyond a circle, instead of air, or instead of air and table: to 0.3.0
+a table that was cut away, or a patient who lay prone, was worth up to a point.
 
 ## Data
 
 {slices} slices of {patients} adults, at most {each} of each, in {versions} versions: lower dose,
-fewer views in parallel and fan geometry, both, {filters} families of filters on the same noise,
-motion, metal, starved rays, and bodies shrunk to a child's size. {readers_data}`card.toml` names
+fewer views in parallel and fan geometry, both, {filters} families of filters on the same noise (one
+of them for testing alone), motion, metal, starved rays, and bodies shrunk to a child's size. {readers_data}`card.toml` names
 the patients and counts the kinds. **Check the terms before publishing.** No child, no head, no
 iterative or learnt reconstruction is in the data. Children are adults shrunk before projection;
 that is not a child's anatomy.

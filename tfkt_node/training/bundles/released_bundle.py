@@ -24,6 +24,9 @@ SUMMARY = "TFKT V2 with the weights of a checkpoint: what its scores are worth i
 
 COVERAGE = 0.9
 
+ANY_ERROR = (LOWEST - HIGHEST, LOWEST - HIGHEST, HIGHEST - LOWEST, HIGHEST - LOWEST)
+"""Errors that leave no score on one side of a threshold: as likely too high as too low, and far."""
+
 README = """# {name} {version}
 
 **{summary}**
@@ -61,7 +64,9 @@ def convert(checkpoint: Path, folder: Path) -> Bundle:
         version=version,
         summary=SUMMARY,
         scope={"modality": "CT", "told_by": "header and pixels"},
-        calibration=Calibration(1.0, 0.0, below=whole, above=whole, coverage=COVERAGE),
+        calibration=Calibration(
+            1.0, 0.0, below=whole, above=whole, coverage=COVERAGE, errors=ANY_ERROR
+        ),
         data={"source": f"checkpoint with SHA-256 {version}…; what it was fitted to is not known"},
         figures=(),
         readme=README.format(name=NAME, version=version, summary=SUMMARY),

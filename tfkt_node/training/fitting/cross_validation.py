@@ -17,7 +17,7 @@ from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training import dataset
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.fitting import frozen
-from tfkt_node.training.fitting.fit import Job, Places, config, fit, predict
+from tfkt_node.training.fitting.fit import Job, Maps, Places, config, fit, predict
 from tfkt_node.training.fitting.frozen import FeatureChoice
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track, untracked
@@ -73,14 +73,16 @@ def fitted(fold: Fold) -> Network:
     return network
 
 
-def out_of_fold(folds: Sequence[Fold], network_of: Callable[[Fold], Network]) -> Float64Array:
+def out_of_fold(
+    folds: Sequence[Fold], network_of: Callable[[Fold], Network], *, otherwise: bool = False
+) -> Float64Array:
     """Let each judge the fold it never saw: u, (seeds, n), NaN where no fold of a seed judged.
 
     All folds are of one work folder, network and features. network_of: `fitted`, or one that
-    changes the network first.
+    changes the network first. otherwise: versions as they are presented otherwise.
     """
     rows = dataset.load(folds[0].work).rows
-    maps = frozen.maps(folds[0].work, folds[0].features, 1, untracked)
+    maps = frozen.maps(folds[0].work, folds[0].features, 1, untracked, otherwise=otherwise)
     in_fold = np.array([row.fold for row in rows])
     seeds = sorted({fold.fit.seed for fold in folds})
     u = np.full((len(seeds), len(rows)), np.nan)
@@ -102,11 +104,13 @@ def fitted_places(rows: Sequence[Row], left_out: int | None) -> Places:
 
 def _fit(fold: Fold) -> None:
     rows = dataset.load(fold.work).rows
-    maps = frozen.maps(fold.work, fold.features, 1, untracked)
+    plain, otherwise = (
+        frozen.maps(fold.work, fold.features, 1, untracked, otherwise=one) for one in (False, True)
+    )
     checkpoint = fold.path.with_suffix(".checkpoint")
     places = fitted_places(rows, fold.number)
     job = Job(fold.network, fold.features, fold.fit, places, checkpoint, fold.work / LOG)
-    network = fit(rows, maps, job, untracked)
+    network = fit(rows, Maps(plain, otherwise), job, untracked)
     unfinished = fold.path.with_suffix(".part")
     save_file(network.state_dict(), unfinished)
     unfinished.replace(fold.path)

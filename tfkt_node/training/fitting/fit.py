@@ -47,7 +47,18 @@ class Job:
     log: Path
 
 
-def fit(rows: Sequence[Row], maps: HalfArray, job: Job, track: Track) -> Network:
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Feature maps of all versions, as they are and as they are presented otherwise.
+
+    Each (n, C, 32, 32), see `frozen.maps`.
+    """
+
+    plain: HalfArray
+    otherwise: HalfArray
+
+
+def fit(rows: Sequence[Row], maps: Maps, job: Job, track: Track) -> Network:
     """Fit to the rows at `job.places`; returns the network in evaluation mode.
 
     After each epoch everything is saved, so that a run that was stopped goes on there. The same
@@ -58,7 +69,7 @@ def fit(rows: Sequence[Row], maps: HalfArray, job: Job, track: Track) -> Network
 
 
 class _Fit:
-    def __init__(self, rows: Sequence[Row], maps: HalfArray, job: Job) -> None:
+    def __init__(self, rows: Sequence[Row], maps: Maps, job: Job) -> None:
         torch.manual_seed(job.fit.seed)
         self.job, self.maps = job, maps
         self.network = build(config(job.network))
@@ -88,7 +99,7 @@ class _Fit:
         places = self.job.places
         some = np.sort(places[:: max(len(places) // SAMPLE, 1)])
         standard = cast(Standard, self.network.standard)
-        stored = torch.from_numpy(np.asarray(self.maps[some], np.float32))
+        stored = torch.from_numpy(np.asarray(self.maps.plain[some], np.float32))
         standard.measure(with_spreads(stored))
         with torch.no_grad():
             fit_ranges(self.network, lambda: self.network.quality_from_maps(stored))
@@ -104,7 +115,7 @@ class _Fit:
         return self.network.eval()
 
     def _step(self, batch: Places, rng: np.random.Generator) -> float:
-        described = self.network.describe(_turned(self.maps[batch], rng))
+        described = self.network.describe(_turned(self._draw(batch, rng), rng))
         loss = self._loss(self._hide(described), batch)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -112,6 +123,14 @@ class _Fit:
         self.optimiser.step()
         self.schedule.step()
         return float(loss.detach())
+
+    def _draw(self, batch: Places, rng: np.random.Generator) -> HalfArray:
+        """Take some of the versions as they are presented otherwise."""
+        is_otherwise = rng.random(len(batch)) < self.job.fit.otherwise
+        chosen = np.where(
+            is_otherwise[:, None, None, None], self.maps.otherwise[batch], self.maps.plain[batch]
+        )
+        return np.asarray(chosen, np.float16)
 
     def _hide(self, described: Tensor) -> Tensor:
         """Set some maps and spreads of each version to 0, their mean: none is relied on alone."""
@@ -240,7 +259,11 @@ def one_thread() -> Iterator[None]:
 
 
 def _turned(maps: HalfArray, rng: np.random.Generator) -> Tensor:
-    """Flip and transpose each map at random: the same quality, another picture."""
+    """Flip and transpose each map at random, so that no place of it means anything by itself.
+
+    These are not the maps of a turned slice, which has another texture for the features: see
+    `Maps.otherwise` for those.
+    """
     turned = np.array(maps, np.float32)
     for place, (flip_rows, flip_columns, transpose) in enumerate(rng.random((len(maps), 3)) < 0.5):
         one = turned[place]

@@ -24,6 +24,7 @@ from tfkt_node.iqa.features import EfficientNetLite0, Inputs
 from tfkt_node.records import FloatArray
 from tfkt_node.training import dataset
 from tfkt_node.training.fitting.imagenet import load_imagenet
+from tfkt_node.training.simulation.presentation import presented
 from tfkt_node.training.track import Track
 
 HalfArray = npt.NDArray[np.float16]
@@ -53,19 +54,25 @@ def build_features(choice: FeatureChoice) -> EfficientNetLite0:
     return features
 
 
-def maps(work: Path, choice: FeatureChoice, workers: int, track: Track) -> HalfArray:
-    """Return the maps of all versions in `work`: (n, C, 32, 32) float16, mapped from a file."""
+def maps(
+    work: Path, choice: FeatureChoice, workers: int, track: Track, *, otherwise: bool = False
+) -> HalfArray:
+    """Return the maps of all versions in `work`: (n, C, 32, 32) float16, mapped from a file.
+
+    otherwise: of the versions as `presentation.presented` turns and surrounds them.
+    """
     versions = dataset.load(work)
     channels = EfficientNetLite0(choice.inputs).channels
     shape = (len(versions.rows), channels, MAP_ROWS, MAP_ROWS)
     size = 2 * int(np.prod(shape[1:]))
-    path = work / f"maps-{choice.name}.f16"
+    path = work / f"maps-{choice.name}{'-otherwise' if otherwise else ''}.f16"
     done = path.stat().st_size // size if path.is_file() else 0
     left = range(done, len(versions.rows))
     if left:
         with path.open("ab") as file:
             file.truncate(done * size)
-            everything = dataset.each(work, left, workers, open_features, choice)
+            opener = _open_otherwise if otherwise else open_features
+            everything = dataset.each(work, left, workers, opener, choice)
             for made in track(everything, len(left), "Feature maps"):
                 file.write(made.tobytes())
     return np.memmap(path, np.float16, "r", shape=shape)
@@ -107,3 +114,8 @@ def open_features(choice: FeatureChoice) -> Callable[[FloatArray], HalfArray]:
         return np.asarray(compiled(hu[None])[0][0], np.float16)
 
     return maps_of
+
+
+def _open_otherwise(choice: FeatureChoice) -> Callable[[FloatArray], HalfArray]:
+    maps_of = open_features(choice)
+    return lambda hu: maps_of(presented(hu))

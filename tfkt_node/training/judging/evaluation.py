@@ -35,12 +35,14 @@ class Figure:
 class CrossValidated:
     """What was said of patients that whoever said it never saw.
 
-    u: (seeds, n). rivals: name -> u, (n,). without_splines: u of the same networks with all KAN
-    coefficients at zero; None where there are none.
+    u: (seeds, n). otherwise: u of the same versions, turned or with other things around the body.
+    rivals: name -> u, (n,). without_splines: u of the same networks with all KAN coefficients at
+    zero; None where there are none.
     """
 
     rows: Sequence[Row]
     u: Float64Array
+    otherwise: Float64Array
     rivals: Mapping[str, Float64Array]
     without_splines: Float64Array | None = None
 
@@ -53,6 +55,7 @@ def cross_validated_figures(found: CrossValidated, coverage: float, seed: int) -
             *_agreement(found),
             *_gains(found, seed),
             *behaviour_figures(found.rows, found.u),
+            *_otherwise(found),
             *_splines(found),
             *_uncertainty(found, coverage, seed),
         ),
@@ -108,6 +111,13 @@ def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
             "child against adult at equal noise: share within 0.3",
             float((abs(apart) <= 0.3).mean()),
         )
+
+
+def _otherwise(found: CrossValidated) -> Named:
+    change = squash(found.otherwise) - squash(found.u)
+    yield "turned, or other surroundings: mean change of score", float(change.mean())
+    yield "turned, or other surroundings: MAE of score", float(np.abs(change).mean())
+    yield "turned, or other surroundings: share within 0.3", float((np.abs(change) <= 0.3).mean())
 
 
 def _splines(found: CrossValidated) -> Named:

@@ -5,7 +5,7 @@ Scored by readers, taken at two doses, or of patients that nothing was fitted to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +26,7 @@ from tfkt_node.training.judging.baselines import noise_formula
 from tfkt_node.training.judging.evaluation import Figure, Named, behaviour_figures, named_figures
 from tfkt_node.training.recipe import DataRecipe
 from tfkt_node.training.simulation.anchor_label import AnchorLabel, anchor_labels
+from tfkt_node.training.simulation.presentation import flat
 from tfkt_node.training.simulation.tissue import even_tissue, noise_hu
 from tfkt_node.training.simulation.versions import versions
 from tfkt_node.training.track import Track
@@ -58,6 +59,17 @@ class ScoredPair:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenOtherwise:
+    """Changes of the scores of anchors and pairs, in points, one for each image.
+
+    flat: with one value instead of air and table. turned: upside down, as of a prone patient.
+    """
+
+    flat: Float64Array
+    turned: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
 class OnRealImages:
     """What a bundle makes of images that it was not fitted to.
 
@@ -69,6 +81,7 @@ class OnRealImages:
     anchors: list[ScoredAnchor]
     labels: list[AnchorLabel]
     pairs: list[ScoredPair]
+    otherwise: SeenOtherwise
     unseen: tuple[list[Row], Float64Array]
     readers: ldctiqac.Readers | None
 
@@ -83,6 +96,7 @@ class OnRealImages:
             (
                 *_on_anchors(self.anchors, self.labels),
                 *_on_pairs(self.pairs),
+                *_otherwise(self.otherwise),
                 *unseen,
                 *((f"LDCTIQAC readers: {name}", value) for name, value in challenge),
             ),
@@ -126,11 +140,25 @@ def on_real_images(bundle: Bundle, engine: Engine, data: Path, track: Track) -> 
         ],
         anchor_labels(anchors),
         [ScoredPair(p.name, f, q) for p, f, q in zip(pairs, full, quarter, strict=True)],
+        _seen_otherwise(
+            [*(a.hu for a in anchors), *(p.full for p in pairs), *(p.quarter for p in pairs)],
+            np.array([*said, *full, *quarter]),
+            score,
+        ),
         _on_readers_scale(unseen_versions(slices, constants, engine, track), calibration),
         ldctiqac.against_readers(np.array([one.score for one in scored]), np.array(challenge))
         if scored
         else None,
     )
+
+
+def _seen_otherwise(
+    images: Sequence[FloatArray],
+    said: Float64Array,
+    score: Callable[[Iterable[FloatArray]], list[float]],
+) -> SeenOtherwise:
+    turned = score(np.ascontiguousarray(hu[::-1, ::-1]) for hu in images)
+    return SeenOtherwise(np.array(score(map(flat, images))) - said, np.array(turned) - said)
 
 
 def unseen_versions(
@@ -182,6 +210,15 @@ def _on_pairs(pairs: Sequence[ScoredPair]) -> Named:
     for pair in pairs:
         yield f"real pair {pair.name}: full less quarter dose", pair.full - pair.quarter
     yield "real pairs: share in order", float(np.mean([p.full > p.quarter for p in pairs]))
+
+
+def _otherwise(changes: SeenOtherwise) -> Named:
+    for name, change in (
+        ("one value around the body", changes.flat),
+        ("turned by half", changes.turned),
+    ):
+        yield f"real images, {name}: mean change of score", float(change.mean())
+        yield f"real images, {name}: MAE of score", float(np.abs(change).mean())
 
 
 def _unseen(rows: Sequence[Row], u: Float64Array) -> Named:

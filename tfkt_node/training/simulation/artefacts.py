@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage as ndi
 
-from tfkt_node.iqa.scope import find_body
-from tfkt_node.records import BoolArray, FloatArray
+from tfkt_node.records import FloatArray
 from tfkt_node.training.simulation.low_dose import LowDose
+from tfkt_node.training.simulation.tissue import whole_body
 
 LARGEST_HU = 3071.0
 """The highest value of a 12-bit slice, which metal reaches."""
@@ -45,7 +45,7 @@ def motion(
     depth. share: of the views during which it is away from where it was. All drawn from their
     range; it leaves and returns smoothly, at a drawn moment and in a drawn direction.
     """
-    beam, body = base.beam, _body(base.hu)
+    beam, body = base.beam, whole_body(base.hu)
     views = beam.views
     away = _absence(views, rng.uniform(*share), rng)
     way = rng.uniform(0, 2 * np.pi)
@@ -128,19 +128,9 @@ def _absence(views: int, share: float, rng: np.random.Generator) -> npt.NDArray[
     return np.where(np.abs(time) < 0.5, np.cos(np.pi * time) ** 2, 0.0)
 
 
-def _body(hu: FloatArray) -> BoolArray:
-    """Mark the body, couch left out, at full size."""
-    body = find_body(hu)
-    mask = np.kron(body.mask, np.ones((body.block, body.block), bool))
-    # Cells that the skin cuts are the body's too.
-    near: BoolArray = np.zeros(hu.shape, bool)
-    near[: mask.shape[0], : mask.shape[1]] = mask
-    return np.asarray(ndi.binary_dilation(near, iterations=body.block), bool)
-
-
 def _pieces(base: LowDose, rng: np.random.Generator, number: int, radius_mm: Range) -> FloatArray:
     """Draw pieces of metal in tissue: (size, size), how much of each pixel they fill."""
-    depth = ndi.distance_transform_edt(_body(base.hu)) * base.pixel_mm
+    depth = ndi.distance_transform_edt(whole_body(base.hu)) * base.pixel_mm
     inside = (depth > _LEAST_DEPTH_MM) & (ndi.gaussian_filter(base.hu, 2.0) > _TISSUE_HU)
     places = np.argwhere(inside)
     rows, columns = np.indices(base.hu.shape)

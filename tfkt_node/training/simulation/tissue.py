@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.ndimage as ndi
 
+from tfkt_node.iqa.scope import find_body
 from tfkt_node.records import BoolArray, FloatArray
 
 MIN_EVEN_PIXELS = 800
@@ -16,6 +17,18 @@ _BOX = 9
 _QUANTILE = 0.3
 """Of the local SDs: anatomy only adds to noise, so the lower part tells more. With 0.3 the result
 agrees with the mode of the histogram (Christianson et al., AJR 2015) within 15 %."""
+
+
+def whole_body(hu: FloatArray, margin_px: int = 4) -> BoolArray:
+    """Mark the body at full size, table left out, and so many pixels around it.
+
+    The coarse cells of `scope.find_body` that the skin cuts are the body's too: hence a margin.
+    """
+    body = find_body(hu)
+    mask = np.kron(body.mask, np.ones((body.block, body.block), bool))
+    near = np.zeros(hu.shape, bool)
+    near[: mask.shape[0], : mask.shape[1]] = mask
+    return np.asarray(ndi.binary_dilation(near, iterations=margin_px), bool)
 
 
 def even_tissue(hu: FloatArray) -> BoolArray:
