@@ -99,6 +99,9 @@ def test_missing_file_is_refused(tmp_path, name):
         ("[scope]\n", "", r"\[scope\]"),
         ("slope = 1.0", "slope = -1.0", "slope"),
         ("slope = 1.0\n", "", "slope"),
+        ("slope = 1.0", "slope = inf", "slope must hold finite numbers: got inf"),
+        ("shift = 0.5", "shift = nan", "shift must hold finite numbers: got nan"),
+        ("shift = 0.5", 'shift = "x"', "shift must hold finite numbers: got 'x'"),
         ('name = "test"\n', "", "name"),
     ],
 )
@@ -135,6 +138,17 @@ def test_file_without_a_hash_is_refused(tmp_path):
     card = (folder / bundle.CARD).read_text().splitlines(keepends=True)
     kept = [line for line in card[:-1] if not line.startswith(f'"{bundle.GOLDEN}"')]
     (folder / bundle.CARD).write_text(bundle.seal("".join(kept)))
+
+    with pytest.raises(Permanent, match=bundle.GOLDEN):
+        bundle.load(folder)
+
+
+def test_hash_that_is_no_text_is_refused(tmp_path):
+    """A card that lists anything but text is as one that lists nothing."""
+    folder = write(tmp_path / "b")
+    lines = (folder / bundle.CARD).read_text().splitlines(keepends=True)[:-1]
+    odd = [f'"{bundle.GOLDEN}" = 7\n' if bundle.GOLDEN in line else line for line in lines]
+    (folder / bundle.CARD).write_text(bundle.seal("".join(odd)))
 
     with pytest.raises(Permanent, match=bundle.GOLDEN):
         bundle.load(folder)

@@ -7,7 +7,6 @@ No weights are published: whoever has a checkpoint knows its terms.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,15 +63,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:
+        # Rubbish raises whatever its first bytes happen to say to the unpickler.
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the file cannot be read; torch's own complaint of half a file names none
         raise ValueError(
-            f"{path} is no checkpoint of plain tensors; save the state_dict of the model with "
-            f"torch.save: {error}"
+            f"{path} is no checkpoint of plain tensors ({type(error).__name__}); save the "
+            "state_dict of the model with torch.save"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"{path} must hold a state_dict, names and tensors: got other values")
+        inner = [name for name in ("state_dict", "model") if name in state] if state else []
+        hint = f"; it may stand under {inner[0]!r}: save that alone" if inner else ""
+        raise ValueError(f"{path} must hold a state_dict, names and tensors{hint}")
     if all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return dict(state)

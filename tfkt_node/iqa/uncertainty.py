@@ -46,6 +46,12 @@ class Calibration:
             object.__setattr__(self, "series", (self.below, self.above))
         if not self.errors:
             object.__setattr__(self, "errors", (-self.series[0], self.series[-1]))
+        for name in ("slope", "shift", "below", "above", "coverage", "series", "errors"):
+            numbers = np.atleast_1d(np.asarray(getattr(self, name)))
+            if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+                raise ValueError(
+                    f"calibration {name} must hold finite numbers: got {getattr(self, name)!r}"
+                )
         for name, good in (
             ("slope", self.slope > 0),
             ("below", self.below >= 0),
