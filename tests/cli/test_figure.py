@@ -8,17 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from pydicom import Dataset
 
 from tests.cli.conftest import ct, save
 from tests.cli.test_document import assessed
 from tfkt_node.cli.figure import MOST_PANELS, Panel, draw, worst
-from tfkt_node.records import CT_IMAGE, Assessment, FloatArray, InstanceRef
+from tfkt_node.records import CT_IMAGE, Assessment, Confidence, FloatArray, InstanceRef, Reason
 from tfkt_node.settings import Limits
 
 pytestmark = pytest.mark.station
+
+
+LONG_LIST = (
+    Reason.TOO_FEW_SLICES,
+    Reason.PHYSICS,
+    Reason.COVERAGE,
+    Reason.INTERVAL,
+    Reason.AGE_UNKNOWN,
+)
 
 
 def height(path: Path) -> int:
@@ -57,6 +68,10 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title(loc="left") for axes in figure.axes]
 
 
+def is_text(artist: Artist, said: str) -> bool:
+    return isinstance(artist, Text) and artist.get_text() == said
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
@@ -83,6 +98,24 @@ def test_worst_and_best_slice_are_named_with_their_scores(
     assert "worst slice at 0.0 mm: score 2.00" in shown
     assert "score by place" in shown
     assert "best slice at 10.0 mm: score 3.00" in shown
+
+
+def test_a_long_heading_stays_over_its_own_panel(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Verdict, score and flag stand in a line of their own; many reasons take more lines."""
+    found = replace(
+        assessed(1.0).assessment,
+        confidence=Confidence.LOW_CONFIDENCE,
+        confidence_reasons=LONG_LIST,
+    )
+
+    draw(tmp_path / "a.png", [panel(save(ct(1, size=64), tmp_path / "a.dcm"), found)], places)
+
+    _, verdict, *reasons = titles(drawn[0])[0].split("\n")
+    assert "flagged" in verdict
+    assert len(reasons) > 1
+    scores, worst_slice = drawn[0].axes[:2]
+    (heading,) = (one for one in scores.get_children() if is_text(one, titles(drawn[0])[0]))
+    assert heading.get_window_extent().x1 < worst_slice.get_window_extent().x0
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, 512), (512, 512), (700, 700)])

@@ -54,6 +54,8 @@ def evaluate(
     from tfkt_node.training.judging.scope_counts import scope_counts
     from tfkt_node.training.simulation import simulation_check
 
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise Misconfigured(f"--plot {plot}: there is no such folder; make it first")
     shipped = load(bundle)
     engine = open_engine(shipped, "openvino")
     found = on_real_images(shipped, engine, data, track)

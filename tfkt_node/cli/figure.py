@@ -7,6 +7,7 @@ as well, so that no eye and no printer loses it.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,10 @@ EVEN = 1e-3
 """Local scores that differ by less come from a network that knows no places."""
 MOST_PANELS = 20
 """Series in one picture; the worst are drawn, and the title says how many were left out."""
+
+
+TITLE_LETTERS = 62
+"""What fits over the score curve in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +281,8 @@ def _places(stacks: Sequence[StackSummary]) -> tuple[dict[SliceScore, float], st
 
 
 def _headline(assessment: Assessment) -> str:
+    """Say verdict, score and flag, and how sure they are in lines of their own: it may be long."""
     sure = confidence(assessment.confidence, assessment.confidence_reasons)
     flag = ", flagged" if assessment.flagged else ""
-    return f"{assessment.verdict}, score {number(assessment.score)}, {sure}{flag}"
+    lines = textwrap.wrap(sure, TITLE_LETTERS)
+    return "\n".join([f"{assessment.verdict}, score {number(assessment.score)}{flag}", *lines])
