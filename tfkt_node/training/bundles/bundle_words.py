@@ -114,9 +114,9 @@ a table that was cut away, or a patient who lay prone, was worth up to a point.
 {slices} slices of {patients} adults, at most {each} of each, in {versions} versions: lower dose,
 fewer views in parallel and fan geometry, both, {filters} families of filters on the same noise (one
 of them for testing alone), motion, metal, starved rays, and bodies shrunk to a child's size.
-{readers_data}`card.toml` names the patients and counts the kinds. **Check the terms before publishing.** No child, no head, no
-iterative or learnt reconstruction is in the data. Children are adults shrunk before projection;
-that is not a child's anatomy.
+{readers_data}`card.toml` names the patients and counts the kinds. **Check the terms before
+publishing.** No child, no head, no iterative or learnt reconstruction is in the data. Children are
+adults shrunk before projection; that is not a child's anatomy.
 
 ## Figures on patients that the network did not see
 
