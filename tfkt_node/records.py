@@ -333,12 +333,11 @@ class SliceGeometry:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Slices of one revision with one orientation, acquisition, kernel and matrix, in order.
+    """Slices of one revision that were scanned, or made, as one volume, in order.
 
     gaps: places where a slice seems to be missing. repeated: slices at positions that another
-    slice holds, unless all are held equally often, as in the phases of a 4D series. acquisition:
-    its number; "1-24" where the table moved on after each of 24 rotations. spacing_mm: median
-    distance of neighbours; None for fewer than two positions.
+    slice holds. acquisition: its number; "1-24" where the table moved on after each of 24
+    rotations. spacing_mm: median distance of neighbours; None for fewer than two positions.
     """
 
     acquisition: str | None
