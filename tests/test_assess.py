@@ -283,6 +283,33 @@ def test_child_is_judged_by_the_criteria_of_children(
     assert assess(series(5), age="006M").criteria.population is Population.CHILD
 
 
+@pytest.mark.parametrize("first", [{}, {"PatientAge": "000Y"}])
+def test_age_comes_from_the_instance_that_states_one(
+    assess: Callable[..., Assessment],
+    series: Callable[..., list[InstanceRef]],
+    first: dict[str, str],
+) -> None:
+    """Where the first instance of a series has none, another may."""
+    refs = [*series(1, **first), *series(5, first=1, PatientAge="008Y")]
+
+    found = assess(refs, age=first.get("PatientAge", ""))
+
+    assert found.criteria.population is Population.CHILD
+    assert found.confidence_reasons == ()
+
+
+def test_ages_that_contradict_are_no_age(
+    assess: Callable[..., Assessment], series: Callable[..., list[InstanceRef]]
+) -> None:
+    """P6: whether child or adult is not guessed from the instance that came first."""
+    refs = [*series(1, PatientAge="008Y"), *series(5, first=1, PatientAge="060Y")]
+
+    found = assess(refs, age="008Y")
+
+    assert found.criteria.population is Population.ADULT
+    assert found.confidence_reasons == (Reason.AGE_UNKNOWN,)
+
+
 def test_each_instance_ends_with_its_own_reason_and_the_rest_is_scored(
     assess: Callable[..., Assessment],
     series: Callable[..., list[InstanceRef]],

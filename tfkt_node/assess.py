@@ -49,6 +49,8 @@ from tfkt_node.verdict import populations, statistics
 
 CHUNK = 32
 """Slices that go to the engine at once: enough to keep its streams busy, 32 MB."""
+_Age = tuple[str, str, str]
+"""Patient's Age, Patient's Birth Date, Study Date."""
 
 SILENT = frozenset(Report().silent_reasons)
 """Reasons that owe no report by default. Not those in force: a reason is a finding, which hangs on
@@ -93,11 +95,11 @@ class Assessor:
         """Assess one revision: ASSESSED with a verdict, or NOT_ASSESSED with a reason.
 
         instances: the revision's frozen list. attributes: as in InstanceHeader; the age comes from
-        there. poisoned: digests of instances that are not to be opened, since they ended the
-        process before. looking_at: told the digest of each instance before something is read of
-        it, and '' after. Scores and verdict do not depend on the order of the list.
+        there and from the headers of the instances, if they do not contradict. poisoned: digests of
+        instances that are not to be opened, since they ended the process before. looking_at: told
+        the digest of each instance before something is read of it, and '' after. Scores and verdict
+        do not depend on the order of the list.
         """
-        criteria, age_known = _criteria(self._settings, attributes)
         found = _Findings()
         for digest in poisoned:
             found.set_aside[digest] = SetAside(
@@ -105,6 +107,7 @@ class Assessor:
             )
         reader = _Reader(self._settings.limits, looking_at)
         stacks = stacking.stacks(_described(instances, found, reader))
+        criteria, age_known = _criteria(self._settings, attributes, found.ages)
         summaries = tuple(self._sum_up(stack, criteria, found, reader) for stack in stacks)
         outcomes = tuple(found.outcome(ref) for ref in instances)
         # Of the whole series: a stack that could not be read may have been the worst.
@@ -268,6 +271,7 @@ class _Findings:
     set_aside: dict[str, SetAside] = field(default_factory=dict)
     scored: set[str] = field(default_factory=set)
     reasons: dict[str, list[Reason]] = field(default_factory=lambda: defaultdict(list))
+    ages: set[_Age] = field(default_factory=set)
 
     def record(self, slices: Iterable[SliceGeometry], scores: Iterable[SliceScore]) -> None:
         for where, score in zip(slices, scores, strict=True):
@@ -357,7 +361,9 @@ def _described(
             try:
                 if ref.sop_class_uid not in CT_CLASSES:
                     raise SetAside(Reason.NOT_CT)
-                slices.extend(geometry.slices_of(ref, reader.header(ref), reader.limits))
+                header = reader.header(ref)
+                slices.extend(geometry.slices_of(ref, header, reader.limits))
+                found.ages.add(_age(header))
             except SetAside as error:
                 found.set_aside[ref.digest] = error
     return slices
@@ -393,20 +399,28 @@ def _look(where: SliceGeometry, found: _Findings, reader: _Reader) -> _Look:
 # --------------------------------------------------------------------------- the revision
 
 
-def _criteria(settings: Settings, attributes: bytes) -> tuple[CriteriaInForce, bool]:
-    """Return the criteria for the patient's age, and whether the age is known."""
+def _criteria(
+    settings: Settings, attributes: bytes, ages: Iterable[_Age] = ()
+) -> tuple[CriteriaInForce, bool]:
+    """Return the criteria for the patient's age, and whether the age is known.
+
+    ages: what the instances state. One is enough; where they contradict, it is not known.
+    """
     try:
         ds = dicom.from_bytes(attributes)
     except SetAside:
         ds = Dataset()  # the age is not known then, which the verdict says
-    population = populations.population(
-        dicom.text(ds, "PatientAge"),
-        dicom.text(ds, "PatientBirthDate"),
-        dicom.text(ds, "StudyDate"),
-        settings.criteria.child_below_years,
-    )
+    below = settings.criteria.child_below_years
+    told = {populations.population(*age, below) for age in {_age(ds), *ages}} - {None}
+    population = told.pop() if len(told) == 1 else None
     criteria = criteria_of.in_force(settings.criteria, population or Population.ADULT)
     return criteria, population is not None
+
+
+def _age(ds: Dataset) -> _Age:
+    """Return what a header tells of the age at the study."""
+    stated = dicom.text(ds, "PatientAge")
+    return stated, dicom.text(ds, "PatientBirthDate"), dicom.text(ds, "StudyDate")
 
 
 def _without_score(

@@ -8,6 +8,7 @@ from datetime import date
 from tfkt_node.records import Population
 
 DAYS_PER_UNIT = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
+NO_AGE = "000Y"
 OLDEST_YEARS = 125
 """Ages beyond this are placeholders (999Y, a birth date of 1850), hence unknown."""
 
@@ -29,11 +30,13 @@ def population(
 def age_years(patient_age: str, birth_date: str, study_date: str) -> float | None:
     """Return the age at the study in years; None where it is missing or makes no sense.
 
+    "000Y" is no age: scanners fill it in where they know none, and infants have days or months.
+
     >>> age_years("018M", "", "")
     1.5
     """
     stated = re.fullmatch(r"([0-9]{3})([DWMY])", patient_age.strip())
-    if stated:
+    if stated and stated[0] != NO_AGE:
         years = round(int(stated[1]) * DAYS_PER_UNIT[stated[2]] / DAYS_PER_UNIT["Y"], 6)
         if years <= OLDEST_YEARS:
             return years
