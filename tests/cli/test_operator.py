@@ -211,6 +211,23 @@ def test_what_was_set_aside_is_counted_with_its_reason(node: Command, store: Sto
     assert {"NOT_CT": 2, "OWN_OBJECT": 1} == document["set_aside"]
 
 
+def test_a_long_text_is_cut_for_people_and_whole_for_programs(node: Command, store: Store) -> None:
+    """One endless description must not push all other series off the screen."""
+    endless = "Abdomen " * 5000
+    long = replace(making.header(), series_description=endless)
+    store.index_instance(making.instance(1), long, making.at(0))
+
+    listed, shown = node("series", "list").out, node("series", "show", "1").out
+
+    for out in (listed, shown):
+        assert endless[:63] + "…" in " ".join(out.split())
+        assert len(out.splitlines()) < 25
+        assert max(map(len, out.splitlines())) <= 200
+    (row,) = json.loads(node("series", "list", "--json").out)["series"]
+    assert endless == row["series_description"]
+    assert endless == json.loads(node("series", "show", "1", "--json").out)["series_description"]
+
+
 def test_a_header_cannot_drive_the_terminal(node: Command, store: Store) -> None:
     """Escape sequences in a description are shown as what they are not, in list and show."""
     assessed_and_open(store)

@@ -54,6 +54,15 @@ SHOWN = {
 }  # fmt: skip
 """Tables of `series show` and their columns for people; --json shows all."""
 
+FROM_HEADERS = frozenset({
+    "study_date", "accession_number", "series_description", "study_uid", "series_uid", "kernel",
+    "acquisition",
+})  # fmt: skip
+"""Texts that are as long as a sender likes."""
+
+LONGEST_TEXT = 64
+"""Characters of such a text in a table: no UID is longer. --json has the whole."""
+
 
 @app.callback()
 def series() -> None:
@@ -121,9 +130,9 @@ def _print_rows(rows: Sequence[SeriesRow], quiet_s: float) -> None:
         [
             (
                 str(row.series_id),
-                row.study_date or NOTHING,
-                row.accession_number or NOTHING,
-                row.series_description or NOTHING,
+                _short(row.study_date) or NOTHING,
+                _short(row.accession_number) or NOTHING,
+                _short(row.series_description) or NOTHING,
                 row.calling_ae,
                 number(row.score),
                 _verdict(row),
@@ -186,19 +195,21 @@ def show(
     if as_json:
         print_json(jsonable(detail))
         return
-    title = f"Series {detail['id']}: {detail['series_description'] or 'without description'}"
+    title = (
+        f"Series {detail['id']}: {_short(detail['series_description']) or 'without description'}"
+    )
     head = ["study_date", "accession_number", "calling_ae", "study_uid", "series_uid"]
     head += [key for key in conflicts if detail[key]]
-    print_table(title, (), [(_words(key), _cell(detail[key])) for key in head])
+    print_table(title, (), [(_words(key), _cell(detail, key)) for key in head])
     detail["revisions"] = [_with_evidence(row) for row in detail["revisions"]]
     detail["events"] = _folded(detail["events"])
     for name, columns in SHOWN.items():
         if detail[name]:
             typer.echo()
             told = [
-                key for key in columns if any(_cell(row[key]) != NOTHING for row in detail[name])
+                key for key in columns if any(_cell(row, key) != NOTHING for row in detail[name])
             ]
-            rows = [[_cell(row[key]) for key in told] for row in detail[name]]
+            rows = [[_cell(row, key) for key in told] for row in detail[name]]
             words = [_words(key) for key in told]
             if len(rows) == 1:  # one row reads better downwards
                 print_table(name.capitalize(), (), list(zip(words, rows[0], strict=True)))
@@ -247,7 +258,12 @@ def _words(key: str) -> str:
     return f"{words} (UTC)" if key == "at" or key.endswith("_at") else words
 
 
-def _cell(value: object) -> str:
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
     if value is None or value in ("", []):
         return NOTHING
     if isinstance(value, bool):
@@ -256,4 +272,5 @@ def _cell(value: object) -> str:
         return instant(value)
     if isinstance(value, float):
         return number(value)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return _short(text) if key in FROM_HEADERS else text
