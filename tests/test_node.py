@@ -72,6 +72,50 @@ def states(node: Node) -> list[RevisionState]:
 
 
 @pytest.mark.station
+def test_reception_starts_with_a_damaged_database(
+    tmp_path: Path, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """P7: images are taken in while the audit has to be restored; the log says with what cure."""
+    (tmp_path / "audit.db").write_bytes(b"no database" * 1000)
+
+    with Node(settings_for(tmp_path, f"sqlite:///{tmp_path / 'audit.db'}")) as node:
+        send(node, files)
+
+    assert "node.database_away" in caplog.text
+    assert "cure: stop the node and restore the database from a backup" in caplog.text
+
+
+@pytest.mark.station
+def test_reception_starts_while_the_database_is_silent(tmp_path: Path, files: list[Path]) -> None:
+    """P7: a database that takes connections and says nothing keeps no image out."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/name?connect_timeout=2"
+        with Node(settings_for(tmp_path, url)) as node:
+            send(node, files[:1])
+
+
+@pytest.mark.station
+def test_delivery_revived_without_its_peer_is_given_up_again(tmp_path: Path) -> None:
+    """P5: `deliveries retry --all` leaves nothing PENDING that nobody would send."""
+    settings = settings_for(tmp_path)
+    upgrade(settings.storage.database_url)
+    node = Node(settings)
+    making.fill(node.store, 1)
+    making.close(node.store, 30)
+    making.decide(node.store, 31, "v1")
+    node._sweep()
+    assert 1 == node.store.retry_deliveries(None, "operator", "all", making.at(40))
+
+    node._sweep()
+
+    (row,) = node.store.delivery_rows()
+    assert DeliveryState.DEAD is row.state
+    assert "no peer named pacs" in row.last_error
+    node.store.close()
+    node.spool.release()
+
+
+@pytest.mark.station
 def test_reception_starts_with_a_broken_bundle(tmp_path: Path, files: list[Path]) -> None:
     """P7: a model that cannot be loaded keeps no image out, and scores nothing."""
     bundle = tmp_path / "tfkt-v2-lite"
@@ -160,6 +204,24 @@ def test_report_that_cannot_be_made_says_its_cure(owing: Node) -> None:
     (row,) = owing.store.delivery_rows()
     assert ObjectState.FAILED is row.object_state
     assert "; cure: " in row.object_error
+
+
+@pytest.mark.station
+def test_report_waits_while_the_system_refuses_a_process(
+    owing: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: what the machine lacks is named as such, and the report is made once it is there."""
+
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("tfkt_node.node.make", refuse)
+
+    owing._make_reports()
+
+    (row,) = owing.store.delivery_rows()
+    assert ObjectState.OWED is row.object_state
+    assert "limits on processes" in row.object_error
 
 
 @pytest.mark.station

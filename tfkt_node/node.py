@@ -45,7 +45,7 @@ LOOK_S = 0.5
 """How often the rows are looked at for work that is due."""
 
 SWEEP_S = 10.0
-"""How often leases of dead processes are released."""
+"""How often leases of dead processes are released, and orphaned deliveries are given up."""
 
 STOP_S = 30.0
 """How long a stop waits for associations, and then for the index to catch up."""
@@ -66,8 +66,8 @@ class Node:
         """Open the spool and look at the database and the bundle; nothing listens yet.
 
         Raises Misconfigured for settings, a spool, a schema or a bundle's name that cannot work. A
-        database that is away and a bundle that is broken are only said: they must not keep images
-        out (promise P7).
+        database that is away, damaged or closed to the node, and a bundle that is broken, are only
+        said: they must not keep images out (promise P7).
         """
         self.settings = settings
         self.owner = uuid.uuid4().hex  # random per start: a restarted host must not look alive
@@ -144,8 +144,8 @@ class Node:
             log.error('node.bundle_broken why="%s" cure="%s"', error, error.cure)
         try:
             self.store.check_schema()
-        except Retriable as error:
-            log.error('node.database_away why="%s"', error)
+        except (Retriable, Permanent) as error:
+            log.error('node.database_away why="%s"', _with_cure(error))
 
     def _catch_up(self, started_at: datetime) -> None:
         """Bring rows in line with files and settings, then start the work that lives off rows."""
@@ -153,7 +153,7 @@ class Node:
             try:
                 self._bring_rows_in_line(started_at)
             except NodeError as error:
-                log.error('node.catch_up_waits why="%s"', error)
+                log.error('node.catch_up_waits why="%s"', _with_cure(error))
             except Exception as error:
                 log.exception("node.catch_up_failed type=%s", type(error).__name__)
             else:
@@ -166,9 +166,7 @@ class Node:
         self.store.end_lost_associations(started_at, now())
         reconcile(self.store, self.spool, now(), self._indexer.waiting_digests)
         self.store.release_expired_leases(now(), self.owner)
-        self.store.end_orphaned_deliveries(
-            [peer.name for peer in self.settings.destinations], now()
-        )
+        self._end_orphaned_deliveries()
         arrivals.restart_quiet_periods(self.store, now())
 
     def _start_work(self) -> None:
@@ -203,8 +201,16 @@ class Node:
     # ----------------------------------------------------------------- work
 
     def _sweep(self) -> None:
-        """Take back what dead processes held."""
+        """Take back what dead processes held, and give up what nobody would send.
+
+        An operator may have revived a delivery whose peer is not in the settings.
+        """
         self.store.release_expired_leases(now(), self.owner)
+        self._end_orphaned_deliveries()
+
+    def _end_orphaned_deliveries(self) -> None:
+        names = [peer.name for peer in self.settings.destinations]
+        self.store.end_orphaned_deliveries(names, now())
 
     def _close_quiet_series(self) -> None:
         if self._clock_was_set.is_set():  # the periods that run were begun by another time
@@ -227,10 +233,12 @@ class Node:
             path = self.spool.object_path(made.sop_instance_uid)
             write_durably(path, (made.content,))
         except NodeError as error:
-            cure = f"; cure: {error.cure}" if isinstance(error, Permanent) else ""
-            self.store.object_failed(claimed.object_id, self.owner, f"{error}{cure}", now())
-        except OSError as error:
-            what = f"the spool cannot be written ({error.strerror}); free or repair its disk"
+            self.store.object_failed(claimed.object_id, self.owner, _with_cure(error), now())
+        except OSError as error:  # of the disk, or of the process that reads the worst slice
+            what = (
+                f"the system refused what its making needs ({error.strerror}); look after the disk "
+                "of the spool, memory, and the limits on processes and files"
+            )
             log.error('report.waits kind=%s why="%s"', claimed.kind, what)
             later = now() + timedelta(seconds=REPORT_RETRY_S)
             self.store.object_retry(claimed.object_id, self.owner, what, later)
@@ -246,6 +254,10 @@ class Node:
 
     def _deliver(self, destination: str) -> None:
         outbox.deliver_due(self.store, self.settings, destination, self.owner, now, Random())
+
+
+def _with_cure(error: NodeError) -> str:
+    return f"{error}; cure: {error.cure}" if isinstance(error, Permanent) else str(error)
 
 
 def _open_spool(settings: Settings) -> Spool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tfkt_node.audit.database import PRAGMAS, file_system_of, open_engine
+from tfkt_node.audit.database import PRAGMAS, file_system_of, open_engine, said_errors
 from tfkt_node.audit.schema import associations
 from tfkt_node.audit.store import Store
 from tfkt_node.records import Misconfigured, Permanent, Retriable
@@ -155,6 +157,93 @@ def test_database_that_is_away_is_retriable(tmp_path: Path) -> None:
     with pytest.raises(Retriable, match="away or busy"):
         store.known_digests()
 
+    store.close()
+
+
+def test_database_that_is_silent_is_retriable_in_time() -> None:
+    """P7: a host that takes a connection and says nothing holds nobody up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = Store(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/name")
+        began = monotonic()
+
+        with pytest.raises(Retriable, match="away or busy"):
+            store.check_schema()
+
+    assert monotonic() - began < 30
+    store.close()
+
+
+def test_limits_of_a_connection_can_be_set_in_its_url() -> None:
+    """P7: a silent server is found out; what the administrator says goes first."""
+    engine = open_engine("postgresql://user@host/name?connect_timeout=60")
+
+    assert engine.url.query["connect_timeout"] == "60"
+    assert engine.url.query["tcp_user_timeout"] == "30000"
+    engine.dispose()
+
+
+@pytest.mark.peers
+def test_lock_is_not_waited_for_without_end(
+    postgresql: Databases, postgresql_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: a statement that waits for a lock on PostgreSQL ends, as it does on SQLite."""
+    monkeypatch.setattr("tfkt_node.audit.database.BUSY_TIMEOUT_MS", 100)
+    store = Store(postgresql(template=postgresql_template))
+    lock = "LOCK TABLE installation IN ACCESS EXCLUSIVE MODE"
+    with store.writing() as connection:
+        connection.exec_driver_sql(lock)
+
+        with pytest.raises(Retriable, match="busy"):
+            store.node_uid()
+
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["page", "head", "text"])
+def test_damaged_file_is_said_with_its_cure(database: Store, what: str) -> None:
+    """P7: the cure for a damaged file is the backup, not an upgrade."""
+    fill(database, 1)
+    database.close()
+    path = Path(str(database._engine.url.database))
+    content = bytearray(path.read_bytes())
+    damage = {"page": slice(4096, 9 * 4096), "head": slice(0, 100), "text": slice(0, None)}[what]
+    content[damage] = b"\xab" * len(content[damage])
+    path.write_bytes(content)
+
+    with pytest.raises(Permanent, match="is damaged") as caught:
+        database.check_schema()
+
+    assert "from a backup" in caught.value.cure
+    database.close()
+
+
+def test_full_disk_is_said_with_its_cure(database: Store) -> None:
+    """P7: a disk that is full is tried again, and not called a wrong password."""
+    with database.writing() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+
+        with pytest.raises(Retriable, match=r"no room on its disk.*free space"), said_errors():
+            connection.execute(
+                associations.insert().values(
+                    id="a" * 9_000_000, calling_ae="", called_ae="", address="", opened_at=at(0)
+                )
+            )
+    database.close()
+
+
+@pytest.mark.peers
+def test_user_without_rights_is_said_with_its_cure(
+    postgresql: Databases, postgresql_template: str
+) -> None:
+    """P7: rights that lack are named, not called a fault of the node."""
+    store = Store(postgresql(template=postgresql_template))
+
+    with pytest.raises(Permanent, match="no rights") as caught, store.writing() as connection:
+        connection.exec_driver_sql(
+            "CREATE ROLE nobody; SET LOCAL ROLE nobody; SELECT * FROM events"
+        )
+
+    assert "owner of its tables" in caught.value.cure
     store.close()
 
 

@@ -30,6 +30,16 @@ PRAGMAS = {
     "synchronous": 2,  # FULL: NORMAL may lose the last commits when the power goes
     "foreign_keys": 1,
 }
+CONNECTION_LIMITS = {
+    "connect_timeout": "5",
+    "tcp_user_timeout": "30000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+"""How PostgreSQL's client finds out that its server is silent or gone: libpq's own parameters (s,
+but tcp_user_timeout in ms). What a URL says goes before them."""
+
 UPGRADE_LOCK = 0x74666B7401
 LONGEST_KEY = 256
 """Characters; three such keys of four bytes a character would not fit, but DICOM's LO has 64."""
@@ -50,13 +60,17 @@ def open_engine(url: str) -> sa.Engine:
             "postgresql+psycopg://USER@HOST/NAME"
         ) from None
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
+        engine = sa.create_engine(
+            parsed.set(
+                drivername="postgresql+psycopg", query={**CONNECTION_LIMITS, **parsed.query}
+            ),
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             max_overflow=30,
             hide_parameters=True,
         )
+        sa.event.listen(engine, "connect", _limit_waits)
+        return engine
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
         raise Misconfigured(
             f"storage.database: {parsed.drivername} is not supported; expected sqlite or "
@@ -96,6 +110,12 @@ def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> st
     return kind
 
 
+def _limit_waits(connection: Any, _record: Any) -> None:
+    """Let no statement wait for a lock for ever, as SQLite's busy timeout does."""
+    connection.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+    connection.commit()
+
+
 def _set_pragmas(connection: Any, _record: Any) -> None:
     # The driver's own BEGIN would come late and deferred; ours is sent by `_begin`.
     connection.isolation_level = None
@@ -116,19 +136,49 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+RESTORE = "stop the node and restore the database from a backup, as RUNBOOK.md says"
+FAULTS = {
+    "SQLITE_CORRUPT": ("is damaged", RESTORE),
+    "SQLITE_NOTADB": ("is damaged, or its file is none of SQLite's", RESTORE),
+    "SQLITE_READONLY": (
+        "cannot be written by this user",
+        "give the file, and its -wal and -shm beside it, to the user that runs the node",
+    ),
+    "SQLITE_CANTOPEN": (
+        "cannot be opened by this user",
+        "give the file and its folder to the user that runs the node",
+    ),
+    "SQLITE_FULL": ("has no room on its disk", "free space on the disk that holds it"),
+    "SQLITE_IOERR": ("cannot be read or written", "look after the disk that holds it"),
+    "42501": (
+        "gives this user no rights",
+        "make the user of storage.database the owner of its tables",
+    ),
+    "42P01": ("has no tables", "run tfkt-node db upgrade"),
+    "53100": ("has no room on its disk", "free space on the disk of the PostgreSQL server"),
+    "58030": ("cannot be read or written", "look after the disk of the PostgreSQL server"),
+    "XX001": ("is damaged", RESTORE),
+    "XX002": ("is damaged", RESTORE),
+}
+"""What is wrong with the database, and the cure, by the beginning of SQLite's name for it
+(https://www.sqlite.org/rescode.html) or by SQLSTATE (PostgreSQL's manual, appendix A)."""
+
+PASSING = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "53100", "58030")
+"""Those that may be over at the next attempt."""
+
+
 def _said(error: DBAPIError) -> Retriable | Permanent:
     """Say what the database answered by its code alone: its text quotes the row."""
     original = error.orig
-    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
+    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None) or ""
+    if str(original).startswith("no such table"):  # SQLite has no code of its own for it
+        code = "42P01"
     named = f"{type(original).__name__} {code or 'without a code'}"
+    for beginning, (what, cure) in FAULTS.items():
+        if code.startswith(beginning):
+            said = f"the audit database {what} ({named})"
+            return Retriable(f"{said}; {cure}") if beginning in PASSING else Permanent(said, cure)
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-        if str(original).startswith("no such table"):
-            return Permanent("the audit database has no tables", "run tfkt-node db upgrade")
-        if code and code.startswith("SQLITE_READONLY"):
-            return Permanent(
-                "the audit database cannot be written by this user",
-                "give the file, and its -wal and -shm beside it, to the user that runs the node",
-            )
         return Retriable(
             f"the audit database is away or busy ({named}); if it stays so, look at host, port, "
             "user and password in storage.database"
