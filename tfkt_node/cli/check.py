@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check. cure: what to do, '' when all is well."""
+    """One line of the check.
+
+    cure: what to do, '' when all is well. names: what was counted; too many for a line, --json has
+    them.
+    """
 
     check: str
     ok: bool
     said: str
     cure: str = ""
+    names: tuple[str, ...] = ()
 
 
 def check(context: typer.Context, as_json: Json = False) -> None:
@@ -136,20 +141,19 @@ def check_bundle(settings: Settings) -> Finding:
 
 
 def check_transfer_syntaxes() -> Iterator[Finding]:
-    """List the transfer syntaxes that are decoded, and those that are accepted and only kept."""
+    """Count the transfer syntaxes that are decoded, and those that are accepted and only kept."""
     from tfkt_node.reception.negotiation import transfer_syntaxes
     from tfkt_node.slices.decoding import decodable_syntaxes
     from tfkt_node.slices.pixels import name_of
 
     decoded = decodable_syntaxes()
     kept = [syntax for syntax in transfer_syntaxes(decoded) if syntax not in decoded]
-    yield Finding("decoded", True, _listed(map(name_of, decoded)))
-    yield Finding("kept only", True, f"{_listed(map(name_of, kept))}; their reason is UNDECODABLE")
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    return f"{len(listed)} transfer syntaxes: {'; '.join(listed)}"
+    for check, syntaxes, reason in (
+        ("decoded", decoded, ""),
+        ("kept only", kept, ", whose reason is UNDECODABLE"),
+    ):
+        said = f"{len(syntaxes)} transfer syntaxes{reason}; --json names them"
+        yield Finding(check, True, said, names=tuple(map(name_of, syntaxes)))
 
 
 def check_port(settings: Settings) -> Finding:
