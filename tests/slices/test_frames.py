@@ -109,6 +109,35 @@ def test_second_stream_within_a_frame_does_not_vanish() -> None:
     assert 4 == len(frames_of(data, 4))
 
 
+def test_fragment_that_happens_to_begin_as_a_jpeg_xl_stream_is_no_second_one() -> None:
+    """FF 0A stands every 32 KB in JPEG 2000: it may begin a fragment, and begins no frame there."""
+    parts = (b"\xff\x4f\xff\x51 and", b"\xff\x0a on", b"and on" + END)
+
+    assert [b"".join(parts)] == frames_of(pixel_data(*parts), 1, JPEG_2000)
+
+
+@pytest.mark.parametrize("start", [b"\xff\x0a\x7f\x00", b"\0\0\0\x0cJXL "])
+def test_second_stream_of_jpeg_xl_does_not_vanish(start: bytes) -> None:
+    """It begins as the first one does: with the same size, or in the same box."""
+    with pytest.raises(ValueError, match="more frames"):
+        FrameIndex(pixel_data(start + b"one", start + b"two"), 1, "1.2.840.10008.1.2.4.110")
+
+
+@pytest.mark.parametrize(
+    ("parts", "table"),
+    [
+        ((b"", b"ab", b"cd"), ()),
+        ((b"ab", b"cd", b""), ()),
+        ((b"ab", b"", b"cd", b""), ()),
+        ((b"", b"a", b"b", b"cd"), (0, 26)),
+        ((b"a", b"b", b"", b"cd"), (0, 18)),
+    ],
+)
+def test_fragment_of_no_bytes_is_none(parts: tuple[bytes, ...], table: tuple[int, ...]) -> None:
+    """It is no frame, and an offset that points at it means the next."""
+    assert [b"ab", b"cd"] == frames_of(pixel_data(*parts, table=table), 2, RLE)
+
+
 def test_second_frame_of_rle_is_found_by_the_offset_table() -> None:
     """RLE has no sign of its own: a table of two frames says that there are two."""
     with pytest.raises(ValueError, match="more frames"):

@@ -11,18 +11,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tfkt_node.file_bytes import Buffer
-from tfkt_node.slices.codecs import (
-    END_OF_IMAGE,
-    START_OF_CODESTREAM,
-    START_OF_IMAGE,
-    WHOLE_CELLS,
-)
+from tfkt_node.slices.codecs import WHOLE_CELLS
+from tfkt_node.slices.streams import END_OF_IMAGE
 from tfkt_node.slices.structure import ITEM, SEQUENCE_END
 
-JPEG_XL_STREAM, JPEG_XL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL "
-JPEG_2000_BOX = b"\0\0\0\x0cjP  "
-STARTS = (START_OF_IMAGE, START_OF_CODESTREAM, JPEG_XL_STREAM, JPEG_XL_BOX, JPEG_2000_BOX)
-"""What streams begin with; a fragment that goes on with one does not."""
+BEGINNING = 4
+"""Bytes by which a stream is known that begins as the first one does: marker, box or size. Two, as
+JPEG XL has of its own, are met by chance in the midst of a stream."""
 
 
 class FrameIndex:
@@ -34,13 +29,13 @@ class FrameIndex:
         data: value of Pixel Data, item by item. extended: value of Extended Offset Table
         (7FE0,0001). Raises ValueError where the fragments do not tell which are a frame's.
         """
-        table, self._fragments = _items(data)
+        table, self._fragments, number_at = _items(data)
         if frames == 1:
             self._starts = [0]
         elif len(self._fragments) == frames:
             self._starts = list(range(frames))
         else:
-            self._starts = _starts(self._fragments, frames, table, extended) or _by_end_of_image(
+            self._starts = _starts(number_at, frames, table, extended) or _by_end_of_image(
                 data, self._fragments, syntax
             )
         if len(self._starts) != frames:
@@ -52,9 +47,10 @@ class FrameIndex:
         """Say whether a frame holds a second stream: a decoder would pass over it in silence."""
         if syntax in WHOLE_CELLS:  # those have no sign of where they begin, but for the table
             return len(self._starts) == 1 < min(len(table) // 4, len(self._fragments))
+        first, *_ = self._fragments
         others = set(range(len(self._fragments))).difference(self._starts)
-        places = (self._fragments[number][0] for number in others)
-        return any(data[place : place + 8].startswith(STARTS) for place in places)
+        beginnings = {_beginning(data, self._fragments[number]) for number in others}
+        return first[1] - first[0] >= BEGINNING and _beginning(data, first) in beginnings
 
     def read(self, data: Buffer, index: int) -> bytes:
         """Return the compressed stream of one frame. index: from 0."""
@@ -63,9 +59,17 @@ class FrameIndex:
         return b"".join(data[start:end] for start, end in parts)
 
 
-def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
-    """Return the Basic Offset Table, and where each fragment's value lies."""
-    found: list[tuple[int, int]] = []
+def _beginning(data: Buffer, fragment: tuple[int, int]) -> bytes:
+    start, end = fragment
+    return bytes(data[start : min(start + BEGINNING, end)])
+
+
+def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]], dict[int, int]]:
+    """Return the Basic Offset Table, where each fragment's value lies, and its number by offset.
+
+    A fragment of no bytes is none; its offset is that of the next.
+    """
+    items: list[tuple[int, int]] = []
     at = 0
     while at + 8 <= len(data):
         group, number, length = struct.unpack("<HHL", data[at : at + 8])
@@ -75,18 +79,21 @@ def _items(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
         at = start + length
         if tag != ITEM or at > len(data):
             raise ValueError("the pixel data are no sequence of fragments")
-        found.append((start, at))
-    if len(found) < 2:
+        items.append((start, at))
+    fragments: list[tuple[int, int]] = []
+    number_at: dict[int, int] = {}
+    for start, end in items[1:]:
+        number_at[start - items[1][0]] = len(fragments)
+        if end > start:
+            fragments.append((start, end))
+    if not fragments:
         raise ValueError("there is no fragment")
-    first, *fragments = found
-    return data[first[0] : first[1]], fragments
+    first, last = items[0]
+    return data[first:last], fragments, number_at
 
 
-def _starts(
-    fragments: Sequence[tuple[int, int]], frames: int, table: bytes, extended: bytes
-) -> list[int]:
+def _starts(number_at: dict[int, int], frames: int, table: bytes, extended: bytes) -> list[int]:
     """Return the number of each frame's first fragment by an offset table; [] where it is none."""
-    number_at = {start - fragments[0][0]: number for number, (start, _) in enumerate(fragments)}
     for raw, kind in ((extended, "Q"), (table, "L")):
         size = struct.calcsize(f"<{kind}")
         if len(raw) < size * frames:
