@@ -7,7 +7,6 @@ table, and each stream's own size is compared with the attributes before memory 
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,6 +19,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tfkt_node.slices.streams import (
+    BREAKS_OFF,
+    END_OF_IMAGE,
+    RESTART,
+    check_tiles,
+    jpeg_scans,
+    stream_header,
+)
 
 IntArray = npt.NDArray[Any]
 
@@ -51,46 +59,30 @@ NAMES = {
 }
 """Names of the syntaxes that pydicom's dictionary lacks."""
 
-START_OF_IMAGE = b"\xff\xd8\xff"
-START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
-END_OF_IMAGE = b"\xff\xd9"
-START_OF_SCAN = b"\xff\xda"
-
-END_OF_BITS = re.compile(rb"\xff+[\xd0-\xd7\xd9]")
-"""Where the bits of a JPEG scan end, or those between two of its restart markers."""
-
 OTHER_BITS = b"\x80" + bytes(15)
 """A one where the JPEG library makes up zeros, and enough of them for any sample."""
 
-
-@dataclass(frozen=True, slots=True)
-class StreamHeader:
-    """What a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream says of itself. bits: of each sample.
-
-    is_dct: JPEG with loss, which has 8 or 12 bits and nothing between: wider values can only have
-    been scaled to them.
-    """
-
-    rows: int
-    columns: int
-    components: int
-    bits: int
-    is_dct: bool = False
+RLE_PADDING = 4
+"""Bytes with which writers pad a segment: to even length, or to a multiple of four."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """One decoded frame, as the stream has it: (rows, columns) integers, so many bits of each."""
+    """One decoded frame, as the stream has it: (rows, columns) integers, so many bits of each.
+
+    is_lossy: the stream may be off, whatever its transfer syntax is called.
+    """
 
     values: IntArray
     bits: int
+    is_lossy: bool
     is_dct: bool
 
 
 Shape = tuple[int, int]
 
 
-def _jpeg(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
+def _jpeg(frame: bytes, shape: Shape, _bits: int) -> IntArray:
     """Decode JPEG of any process (ISO/IEC 10918-1), and see that nothing of it is missing.
 
     The library makes up zeros for bits that are not there, and says nothing. With other bits in
@@ -98,13 +90,14 @@ def _jpeg(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     """
     import imagecodecs
 
-    scan = frame.rfind(START_OF_SCAN)
-    if END_OF_IMAGE not in frame[scan:]:  # zeros of a transfer that stopped are bits as well
-        raise ValueError("the stream breaks off")
+    scans = jpeg_scans(frame, *shape)
     stored: IntArray = imagecodecs.jpeg8_decode(frame)
-    longer = frame[:scan] + END_OF_BITS.sub(lambda marker: OTHER_BITS + marker[0], frame[scan:])
+    longer = frame
+    for bits in reversed(scans):
+        others = RESTART.sub(lambda marker: OTHER_BITS + marker[0], frame[bits]) + OTHER_BITS
+        longer = longer[: bits.start] + others + longer[bits.stop :]
     if not np.array_equal(stored, imagecodecs.jpeg8_decode(longer)):
-        raise ValueError("the stream breaks off")
+        raise ValueError(BREAKS_OFF)
     return stored
 
 
@@ -116,7 +109,7 @@ def _jpeg_lossless(frame: bytes, shape: Shape, bits: int) -> IntArray:
     which arithmetic the stream is for.
     """
     stored = _jpeg(frame, shape, bits)
-    if stored.dtype.itemsize == 2 and _predictor(frame) >= 5:
+    if stored.dtype.itemsize == 2 and _predictor(frame, shape) >= 5:
         readings = (stored.view(dtype).astype(np.int32) for dtype in ("u2", "i2"))
         if all(_largest_step(reading) > 0x7FFF for reading in readings):
             raise ValueError("the differences of the stream overflow")
@@ -127,10 +120,10 @@ def _largest_step(values: IntArray) -> int:
     return max(int(np.abs(np.diff(values, axis=axis)).max(initial=0)) for axis in (0, 1))
 
 
-def _predictor(frame: bytes) -> int:
-    """Read the selection value of the scan (ISO/IEC 10918-1 B.2.3), behind its components."""
-    scan = frame.rfind(START_OF_SCAN)
-    return frame[scan + 5 + 2 * frame[scan + 4]]
+def _predictor(frame: bytes, shape: Shape) -> int:
+    """Read the selection value of the scan (ISO/IEC 10918-1 B.2.3), three bytes before its bits."""
+    bits = jpeg_scans(frame, *shape)[-1]
+    return frame[int(bits.start) - 3]
 
 
 def _jpeg_xl(frame: bytes, shape: Shape, _bits: int) -> IntArray:
@@ -147,6 +140,8 @@ def _jpeg_xl(frame: bytes, shape: Shape, _bits: int) -> IntArray:
 def _jpeg_ls(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     import jpeg_ls
 
+    if END_OF_IMAGE not in frame:  # never among its bits, and the library takes seconds to miss it
+        raise ValueError(BREAKS_OFF)
     stored: IntArray = jpeg_ls.decode(np.frombuffer(frame, dtype=np.uint8))
     return stored
 
@@ -154,28 +149,36 @@ def _jpeg_ls(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
 def _jpeg_2000(frame: bytes, _shape: Shape, _bits: int) -> IntArray:
     import openjpeg
 
-    is_bare = frame.startswith(START_OF_CODESTREAM)
-    if is_bare and not frame.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
-        raise ValueError("the stream breaks off")  # of zeros with loss the library says nothing
+    check_tiles(frame)
     stored: IntArray = openjpeg.decode(frame)
     return stored
 
 
 def _rle(frame: bytes, shape: Shape, bits_allocated: int) -> IntArray:
     """Decode DICOM's RLE (PS3.5 annex G): one PackBits segment a byte, the highest byte first."""
-    import imagecodecs
-
     count, *offsets = struct.unpack_from("<16L", frame)
     if count != bits_allocated // 8:
         raise ValueError("the number of segments is not that of the bytes of a pixel")
     pixels = shape[0] * shape[1]
     cells = np.empty((pixels, count), dtype=np.uint8)
     for number, (start, end) in enumerate(pairwise([*offsets[:count], len(frame)])):
-        plane = imagecodecs.packbits_decode(frame[start:end], out=pixels)  # and not a byte more
-        if len(plane) != pixels:
-            raise ValueError("a segment has fewer bytes than the frame has pixels")
-        cells[:, count - 1 - number] = np.frombuffer(plane, dtype=np.uint8)
+        cells[:, count - 1 - number] = _unpacked(frame[start:end], pixels)
     return cells.view(f"<u{count}").reshape(shape)
+
+
+def _unpacked(segment: bytes, pixels: int) -> IntArray:
+    """Unpack a segment until it has given so many bytes; only padding may follow (PS3.5 G.3.2)."""
+    import imagecodecs
+
+    padding = segment[-RLE_PADDING:]
+    surplus = len(padding) - len(padding.rstrip(b"\0\x80"))
+    for length in range(len(segment), len(segment) - surplus - 1, -1):
+        # The library refuses more bytes than it was given room for, and a run without its bytes.
+        with suppress(RuntimeError):
+            plane = imagecodecs.packbits_decode(segment[:length], out=pixels)
+            if len(plane) == pixels:
+                return np.frombuffer(plane, dtype=np.uint8)
+    raise ValueError("a segment has more or fewer bytes than the frame has pixels")
 
 
 def _deflated(frame: bytes, shape: Shape, bits_allocated: int) -> IntArray:
@@ -231,22 +234,15 @@ LOSSLESS = frozenset(
         ENCAPSULATED_NATIVE,
     }
 )
-"""Syntaxes that keep every value; JPEG 2000 and HTJ2K without that name may or may not."""
+"""Syntaxes that keep every value by their name; their streams may be coded otherwise all the same,
+and those of JPEG 2000 and HTJ2K without that name may keep it."""
 
 WHOLE_CELLS = frozenset({RLE_LOSSLESS, DEFLATED_FRAME, ENCAPSULATED_NATIVE})
 """Syntaxes that keep the pixel cells, unused bits included, as the native ones do; the others hold
 samples of a number of bits of their own."""
 
-JPEG = frozenset(
-    {
-        JPEG_BASELINE,
-        JPEG_EXTENDED,
-        JPEG_PROGRESSIVE,
-        JPEG_SPECTRAL,
-        JPEG_LOSSLESS,
-        JPEG_LOSSLESS_SV1,
-    }
-)
+JPEG_XLS = frozenset({JPEG_XL_LOSSLESS, JPEG_XL_OF_JPEG, JPEG_XL})
+"""Syntaxes whose streams do not begin with a header of whole bytes."""
 
 
 @cache
@@ -261,9 +257,9 @@ def decode(syntax: str, frame: bytes, *, rows: int, columns: int, bits_allocated
     Raises ValueError where the stream is of another size than the attributes say (checked before
     memory is taken) or breaks off, and whatever the library raises.
     """
-    header = stream_header(frame)
-    if header is None and syntax in JPEG:
-        raise ValueError("the compressed stream has no frame header")
+    header = None if syntax in WHOLE_CELLS else stream_header(frame)
+    if header is None and syntax not in WHOLE_CELLS | JPEG_XLS:
+        raise ValueError("the compressed stream has no header")
     if header is not None and (header.rows, header.columns, header.components) != (
         rows,
         columns,
@@ -275,35 +271,7 @@ def decode(syntax: str, frame: bytes, *, rows: int, columns: int, bits_allocated
         raise ValueError("the decoded frame is of another size than the attributes say")
     if values.dtype.kind not in "iu":
         raise ValueError("the decoded frame holds no whole numbers")
-    bits = 8 * values.dtype.itemsize if header is None else header.bits
-    is_dct = syntax == JPEG_XL_OF_JPEG if header is None else header.is_dct
-    return Samples(values.reshape(rows, columns), bits, is_dct)
-
-
-def stream_header(frame: bytes) -> StreamHeader | None:
-    """Read the header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream.
-
-    None for other streams and for those without a frame header. Source: ISO/IEC 10918-1 B.2.2
-    (frame header), 14495-1 C.2.2, 15444-1 A.5.1 (SIZ).
-    """
-    if not frame.startswith(b"\xff\xd8"):
-        return _size_marker(frame)
-    at = frame.find(b"\xff", 2)
-    while 0 <= at <= len(frame) - 10:
-        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
-        if marker in (0x00, 0xFF):  # neither begins a segment
-            length = -1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            bits, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
-            return StreamHeader(height, width, components, bits, marker not in (0xC3, 0xF7))
-        at = frame.find(b"\xff", at + 2 + length)
-    return None
-
-
-def _size_marker(frame: bytes) -> StreamHeader | None:
-    size = frame.find(START_OF_CODESTREAM, 0, 4096)  # some senders wrap the stream in a JP2 file
-    if size < 0 or len(frame) < size + 43:
-        return None
-    width, height, left, top = struct.unpack_from(">4I", frame, size + 8)
-    components, depth = struct.unpack_from(">HB", frame, size + 40)
-    return StreamHeader(height - top, width - left, components, (depth & 0x7F) + 1)
+    values = values.reshape(rows, columns)
+    if header is None:  # JPEG XL tells nobody whether it has lost anything
+        return Samples(values, 8 * values.dtype.itemsize, True, syntax == JPEG_XL_OF_JPEG)
+    return Samples(values, header.bits, header.is_lossy, header.is_dct)
