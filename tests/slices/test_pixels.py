@@ -25,6 +25,7 @@ EXPLICIT_BE = "1.2.840.10008.1.2.2"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_LS, JPEG_LS_NEAR = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
 J2K_LOSSLESS, J2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
+HTJ2K_LOSSLESS, JPEG_XL_LOSSLESS = "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.110"
 ENCAPSULATED_NATIVE, RLE_LOSSLESS = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
 DOUBT = (
     Reason.UNDECODABLE,
@@ -100,6 +101,26 @@ def test_signed_value_beyond_bits_stored_is_in_doubt() -> None:
     assert [1072, -1000, 40, -100] == raw_hu(native)[0, :4].tolist()
 
 
+def test_unsigned_value_beyond_bits_stored_is_in_doubt() -> None:
+    """P6: metal of 4500 cut to 12 bits is 404, lung; the other cells have clean unused bits."""
+    cells = np.tile(stored(4500, 24, 1064, 924, dtype="u2"), (64, 16))
+    native = ct(cells, BitsStored=12, HighBit=11)
+    compressed = in_syntax(copy.deepcopy(native), J2K_LOSSLESS, j2k(cells, 16))
+
+    assert reason_of(native) == reason_of(compressed) == DOUBT
+    native.add_new(0x60000102, "US", 12)
+    assert [404 - 1024, -1000, 40, -100] == raw_hu(native)[0, :4].tolist()
+
+
+def test_values_left_at_the_top_of_their_cells_are_in_doubt() -> None:
+    """P6: High Bit was set to 11, and the values stayed where High Bit 15 had them."""
+    cells = np.tile(stored(3000, 24, 1064, 924, dtype="u2"), (64, 16)) << 4
+
+    assert reason_of(ct(cells, BitsStored=12, HighBit=11)) == DOUBT
+    expected = [3000 - 1024, -1000, 40, -100]
+    assert expected == raw_hu(ct(cells, BitsStored=12, HighBit=15))[0, :4].tolist()
+
+
 @pytest.mark.parametrize("unused", [0x0000, 0x5000, 0x1000], ids=["zeros", "two bits", "one bit"])
 def test_unused_bits_that_are_no_sign_are_not_asked(unused: int) -> None:
     """Zeros, or anything but the sign, above signed values of 12 bits: masked (PS3.5 8.1.1)."""
@@ -126,10 +147,10 @@ def test_fragments_that_cannot_be_told_apart_are_looked_through_once() -> None:
 
 def test_bits_outside_the_stored_ones_are_masked() -> None:
     """Overlay bits above High Bit, and bits below the stored ones, never reach the HU."""
-    above = ct(stored(0xA400, dtype="u2"), BitsStored=12, HighBit=11)
+    above = ct(stored(0xA400, 0x7401, dtype="u2"), BitsStored=12, HighBit=11)
     shifted = ct(stored(0x400F, dtype="u2"), BitsStored=12, HighBit=15)
 
-    assert [0] == raw_hu(above).ravel().tolist()
+    assert [0, 1] == raw_hu(above).ravel().tolist()
     assert [0] == raw_hu(shifted).ravel().tolist()
 
 
@@ -325,13 +346,48 @@ def test_8_bits_of_jpeg_are_never_12() -> None:
 def test_loss_beyond_the_range_is_clipped_and_not_wrapped() -> None:
     """4100 of 12 bits after loss is bright metal, not air: masked it would be 4."""
     beyond = np.full((64, 64), 4100, dtype="u2")
+    beyond[0, 0] = 4101
     ds = ct(beyond, BitsStored=12, HighBit=11)
 
     lossy = raw_hu(in_syntax(ds.copy(), J2K, j2k(beyond, 16, compression_ratios=[2])))
     lossless = raw_hu(in_syntax(ds.copy(), J2K_LOSSLESS, j2k(beyond, 16)))
 
     assert {4095 - 1024} == set(lossy.ravel().tolist())
-    assert {4 - 1024} == set(lossless.ravel().tolist())  # there these are bits of an overlay
+    assert {4 - 1024, 5 - 1024} == set(
+        lossless.ravel().tolist()
+    )  # there these are bits of an overlay
+
+
+@pytest.mark.parametrize("codec", ["JPEG-LS", "JPEG 2000", "HTJ2K", "JPEG XL"])
+def test_loss_under_the_name_of_a_lossless_syntax_is_clipped_too(codec: str) -> None:
+    """Metal at the highest stored value stays metal, whatever the sender called the stream."""
+    import imagecodecs
+
+    metal = np.where(np.random.default_rng(0).random((64, 64)) < 0.5, 4095, 3600).astype("u2")
+    syntax, stream = {
+        "JPEG-LS": (JPEG_LS, imagecodecs.jpegls_encode(metal, level=3)),
+        "JPEG 2000": (J2K_LOSSLESS, j2k(metal, 16, compression_ratios=[6])),
+        "HTJ2K": (HTJ2K_LOSSLESS, imagecodecs.htj2k_encode(metal, reversible=False)),
+        "JPEG XL": (JPEG_XL_LOSSLESS, imagecodecs.jpegxl_encode(metal, lossless=False, distance=1)),
+    }[codec]
+    ds = in_syntax(ct(metal, BitsStored=12, HighBit=11), syntax, bytes(stream))
+
+    assert raw_hu(ds).max() == 4095 - 1024
+    assert raw_hu(ds).min() > 1000
+
+
+def test_padding_far_beyond_the_range_is_found_under_a_syntax_that_may_lose() -> None:
+    """It is what the header names, so it puts nothing in doubt."""
+    import imagecodecs
+
+    values = np.tile(stored(63536, 24, 1064, 924, dtype="u2"), (64, 16))
+    ds = ct(values, BitsStored=12, HighBit=11)
+    stream = bytes(imagecodecs.jpegxl_encode(values, lossless=True))
+    in_syntax(ds, JPEG_XL_LOSSLESS, stream)
+
+    assert reason_of(ds) == DOUBT
+    ds.add_new("PixelPaddingValue", "US", 63536)
+    assert [-1000, -1000, 40, -100] == decode_hu(ds)[0, :4].tolist()
 
 
 def test_sign_of_a_lossy_stream_is_taken_where_it_fills_the_sample() -> None:

@@ -69,7 +69,8 @@ class Layout:
 class Frame:
     """One frame, each (rows, columns): stored values, and the cells that they were cut from.
 
-    is_spoiled: signed values that need more bits than are stored: cut to them, -3024 would be 1072.
+    is_spoiled: values that need more bits than are stored: cut to 12, -3024 would be 1072, and 4500
+    would be 404.
     """
 
     stored: IntArray
@@ -118,7 +119,7 @@ class Pixels:
             )
             if self._syntax in codecs.WHOLE_CELLS:
                 return self._of_cells(samples.values)
-            is_exact = self._syntax in codecs.LOSSLESS and not samples.is_dct
+            is_exact = self._syntax in codecs.LOSSLESS and not samples.is_lossy
             return self._of_samples(samples, is_exact)
 
     def _foreign_errors(self) -> AbstractContextManager[None]:
@@ -167,26 +168,29 @@ class Pixels:
         return Frame(stored, cells, self._spoiled(cells, stored))
 
     def _spoiled(self, cells: IntArray, stored: IntArray) -> BoolArray:
-        """Mark values beyond Bits Stored where the writer extends the sign (PS3.5 8.1.1).
+        """Mark values beyond Bits Stored, where the writer lets whole values run into unused bits.
 
-        It does where the unused bits hold the sign, wherever they hold anything. Else they hold
-        zeros, or an overlay, and are not asked.
+        It does where the unused bits hold the sign wherever they hold anything (PS3.5 8.1.1), where
+        those of unsigned values are clean in most cells, and where values were left shifted to the
+        top of their cells. Else they hold zeros, an overlay or whatever, and are not asked.
         """
         none = np.zeros(stored.shape, dtype=bool)
         width = 8 * cells.dtype.itemsize
-        has_unused = self.layout.shift + self.layout.bits_stored < width
-        if not (self.layout.is_signed and has_unused) or self._has_overlay:
+        spare = width - self.layout.shift - self.layout.bits_stored
+        if spare <= 0 or self._has_overlay:
             return none
-        whole = cells.astype("i4" if width <= 16 else "i8")
-        if cells.dtype.kind == "u":
+        whole = cells.astype("i4" if width < 32 else "i8")
+        if self.layout.is_signed and cells.dtype.kind == "u":
             whole -= (whole >> (width - 1)) << width
         whole >>= self.layout.shift
         unused = whole >> self.layout.bits_stored
         used = unused[unused != 0]
-        if used.size == 0 or (used == -1).mean() <= 0.5:
-            return none
+        if self.layout.is_signed:
+            are_values = used.size > 0 and (used == -1).mean() > 0.5
+        else:
+            are_values = used.size < 0.5 * unused.size or not (whole & ((1 << spare) - 1)).any()
         is_spoiled: BoolArray = whole != stored
-        return is_spoiled
+        return is_spoiled if are_values else none
 
     def _of_samples(self, samples: Samples, is_exact: bool) -> Frame:
         """Turn the samples of a stream into stored values.
@@ -213,9 +217,9 @@ class Pixels:
             wide -= (wide >> (bits - 1)) << bits
         low, high = layout.span
         reach = OVERSHOOT * (high - low)
-        if layout.shift or not low - reach <= wide.min() <= wide.max() <= high + reach:
+        if layout.shift:
             raise doubt()
-        return Frame(wide.clip(low, high), values, np.zeros(values.shape, dtype=bool))
+        return Frame(wide.clip(low, high), values, (wide < low - reach) | (wide > high + reach))
 
 
 def _has_overlay_in_cells(ds: Dataset) -> bool:
