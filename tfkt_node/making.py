@@ -15,6 +15,7 @@ from pathlib import Path
 from tfkt_node.child import confine
 from tfkt_node.reception.instances import Spool
 from tfkt_node.records import (
+    RETRY_DELIVERIES,
     ClaimedObject,
     FloatArray,
     MadeObject,
@@ -47,8 +48,7 @@ def _as_before(made: MadeObject, sha256: str, spool: Spool) -> MadeObject:
     raise Permanent(
         "made anew, the object is not what it was: settings or the software have changed since, or "
         "an image is gone",
-        "restore its file from the backup of the spool, then run "
-        "`tfkt-node deliveries retry --all`",
+        f"restore its file from the backup of the spool, then run {RETRY_DELIVERIES}",
     )
 
 

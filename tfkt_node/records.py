@@ -629,6 +629,10 @@ class DeliveryRow:
 # --------------------------------------------------------------------------- errors
 
 
+RETRY_DELIVERIES = '`tfkt-node deliveries retry --all --reason "…"`'
+"""How a cure ends after which a delivery or an object is to be tried again."""
+
+
 class NodeError(Exception):
     """Base of all errors with a sentence for people. The message holds no identifier."""
 

@@ -177,8 +177,8 @@ def test_delivery_to_an_unknown_destination_is_given_up_with_the_cure(decided: S
     assert decided.end_orphaned_deliveries(["other", "archive"], at(143)) == 1
     assert decided.end_orphaned_deliveries([], at(144)) == 0
 
-    cure = "no peer named pacs has deliver = true in the settings; add it, then run tfkt-node "
-    cure += "deliveries retry"
+    cure = "no peer named pacs has deliver = true in the settings; cure: add it, restart the node, "
+    cure += 'then run `tfkt-node deliveries retry --all --reason "…"`'
     (dead,) = decided.delivery_rows(state=DeliveryState.DEAD)
     assert (dead.destination, dead.verdict_id, dead.last_error) == ("pacs", "v2", cure)
     subject = f"delivery:{dead.delivery_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,14 @@ from tests.cli.conftest import Ran
 from tfkt_node.audit.store import Store, upgrade
 from tfkt_node.cli.options import login_name
 from tfkt_node.cli.series import state_of
-from tfkt_node.records import AssociationEnd, ObjectKind, Reason, RevisionState, SeriesRow
+from tfkt_node.records import (
+    RETRY_DELIVERIES,
+    AssociationEnd,
+    ObjectKind,
+    Reason,
+    RevisionState,
+    SeriesRow,
+)
 
 pytestmark = pytest.mark.station
 
@@ -317,6 +325,17 @@ def test_delivery_to_a_removed_peer_is_tried_again(
     )
     assert 2 == unknown.code
     assert "renamed" in unknown.err
+
+
+def test_cure_can_be_run_as_it_is_printed(node: Command, store: Store) -> None:
+    """P9: what a person copies from a cure is a whole command, with a reason."""
+    assessed_and_open(store)
+    program, *arguments = shlex.split(RETRY_DELIVERIES.strip("`"))
+
+    ran = node(*arguments)
+
+    assert ("tfkt-node", 0) == (program, ran.code)
+    assert "1 delivery or object to try again" in ran.out
 
 
 @pytest.mark.parametrize("which", [["1"], ["--destination", "pacs"], ["--all"]])

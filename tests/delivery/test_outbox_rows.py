@@ -13,7 +13,7 @@ from tests.audit.making import LEASE_S, at, close, decide, fill, made
 from tests.delivery.destination import KOS, QUICK, Destination
 from tfkt_node.audit.store import Store
 from tfkt_node.delivery import outbox
-from tfkt_node.records import DeliveryRow, DeliveryState, ObjectState
+from tfkt_node.records import RETRY_DELIVERIES, DeliveryRow, DeliveryState, ObjectState
 from tfkt_node.settings import Peer, Settings
 
 Objects = Callable[[int], list[Path]]
@@ -82,7 +82,7 @@ def test_object_whose_file_is_gone_waits_until_it_is_made_anew(
     with Destination() as pacs:
         assert [0, 0] == [deliver(store, pacs.peer, now_s) for now_s in (50, 9999)]
         assert (ObjectState.FAILED, 0) == (row(store).object_state, row(store).attempts)
-        assert "retry --all`, which makes the object anew" in row(store).object_error
+        assert f"{RETRY_DELIVERIES}, which makes the object anew" in row(store).object_error
 
         assert 1 == store.retry_deliveries(None, "operator", "disk mended", at(60))
         again = store.claim_object("builder", at(61), LEASE_S)

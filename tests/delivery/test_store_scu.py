@@ -22,6 +22,7 @@ from tfkt_node.delivery.statuses import Answer, Lost, NoAnswer, NoAssociation, R
 from tfkt_node.records import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    RETRY_DELIVERIES,
     Permanent,
     Retriable,
 )
@@ -232,7 +233,7 @@ def test_missing_and_foreign_files_are_lost(objects: Objects, tmp_path: Path) ->
 
     for answer in (gone, alien):
         assert isinstance(answer, Lost)
-        assert "`tfkt-node deliveries retry --all`" in answer.cure
+        assert RETRY_DELIVERIES in answer.cure
     assert (Receipt(0), 1) == (fine, pacs.associations)
 
 

@@ -17,7 +17,7 @@ from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, storable
 from tfkt_node.audit.leases import FREED, claim, due, free, held, release_own
 from tfkt_node.audit.schema import deliveries, objects
-from tfkt_node.records import ClaimedDelivery, DeliveryState, ObjectState
+from tfkt_node.records import RETRY_DELIVERIES, ClaimedDelivery, DeliveryState, ObjectState
 
 
 class Outbox(Database):
@@ -160,8 +160,8 @@ class Outbox(Database):
                 last_error=sa.literal("no peer named ")
                 + deliveries.c.destination
                 + sa.literal(
-                    " has deliver = true in the settings; add it, then run tfkt-node deliveries "
-                    "retry"
+                    " has deliver = true in the settings; cure: add it, restart the node, then "
+                    f"run {RETRY_DELIVERIES}"
                 ),
             )
             .returning(deliveries.c.id, deliveries.c.last_error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfkt_node.records import Permanent, Retriable
+from tfkt_node.records import RETRY_DELIVERIES, Permanent, Retriable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ DUPLICATE_INSTANCE = 0x0111
 CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
 
-_CURE = "then run `tfkt-node deliveries retry --all`"
+_CURE = f"then run {RETRY_DELIVERIES}"
 
 
 def meaning_of(status: int | None, comment: str = "") -> Answer:

@@ -34,6 +34,7 @@ from tfkt_node.delivery.statuses import Answer, NoAnswer, NoAssociation, lost, m
 from tfkt_node.records import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    RETRY_DELIVERIES,
     Permanent,
     Retriable,
 )
@@ -161,12 +162,10 @@ def _send_one(assoc: Association, path: Path, context: Context | None) -> Answer
 
 
 def _cure_for(context: Context) -> str:
+    cure = f"enable the class for this AE title there, then run {RETRY_DELIVERIES}"
     if context == COMPREHENSIVE_SR:
-        return (
-            "enable the class for this AE title there, then run `tfkt-node deliveries retry --all`"
-            '; or set sr_class = "enhanced" for this peer, which holds for reports to come'
-        )
-    return "enable the class for this AE title there, then run `tfkt-node deliveries retry --all`"
+        cure += '; or set sr_class = "enhanced" for this peer, which holds for reports to come'
+    return cure
 
 
 def _accepted(assoc: Association) -> set[Context]:
@@ -240,8 +239,7 @@ def _why_not(
     if assoc.rejected_contexts:
         return Permanent(
             f"{_place(peer)} accepts none of the SOP classes proposed",
-            cure=f"enable them for {delivery.ae_title!r} there, "
-            "then run `tfkt-node deliveries retry --all`",
+            cure=f"enable them for {delivery.ae_title!r} there, then run {RETRY_DELIVERIES}",
         )
     return NoAssociation(f"{_place(peer)} closed the connection, or did not answer in time")
 
