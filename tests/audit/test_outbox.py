@@ -120,6 +120,63 @@ def test_failed_attempt_waits_for_its_time(decided: Store) -> None:
     assert second.attempts == 1
 
 
+def test_destination_gets_the_objects_of_a_series_in_their_order(decided: Store) -> None:
+    """P5: a flag that was taken back never arrives as the newest word on the series."""
+    build(decided, 40)
+    first = decided.claim_delivery("owner", "pacs", at(41), LEASE_S)
+    assert first is not None
+    assert decided.delivery_retry(first.delivery_id, "owner", "away", at(3600), at(42))
+    revise(decided, 100, "v2", (ObjectKind.SR, ObjectKind.KOS))
+    assert decided.claim_delivery("owner", "pacs", at(139), LEASE_S) is None
+
+    build(decided, 140)
+    build(decided, 141)
+
+    again = decided.claim_delivery("owner", "pacs", at(142), LEASE_S)  # it waits no longer
+    assert again is not None
+    assert (again.delivery_id, again.attempts) == (first.delivery_id, 1)
+    assert decided.claim_delivery("owner", "pacs", at(142), LEASE_S) is None
+    assert decided.delivery_sent(again.delivery_id, "owner", 0, "", at(143))
+    both = [decided.claim_delivery("owner", "pacs", at(144), LEASE_S) for _ in range(2)]
+    assert ["2.25.2", "2.25.3"] == [one.sop_instance_uid for one in both if one is not None]
+
+
+@pytest.mark.parametrize("ends", ["dead", "lost"])
+def test_object_that_may_never_be_sent_holds_no_later_one_up(decided: Store, ends: str) -> None:
+    """P5: what is given up, or has lost its file, is not waited for."""
+    build(decided, 40)
+    first = decided.claim_delivery("owner", "pacs", at(41), LEASE_S)
+    assert first is not None
+    end = decided.delivery_dead if ends == "dead" else decided.delivery_lost
+    assert end(first.delivery_id, "owner", "no; cure: …", at(42))
+    revise(decided, 100, "v2")
+    build(decided, 140)
+
+    second = decided.claim_delivery("owner", "pacs", at(141), LEASE_S)
+
+    assert second is not None
+    assert second.sop_instance_uid == "2.25.2"
+
+
+def test_what_waits_with_an_error_is_made_due_by_its_beginning(decided: Store) -> None:
+    """P5: only what waited for this destination to answer is due when it does."""
+    fill(decided, 1, series="1.2.10", first=50, now_s=100)
+    close(decided, 130)
+    decide(decided, 131, "v2")
+    for now_s, error in ((140, "pacs_1 (host:104) cannot be reached"), (141, "no answer")):
+        build(decided, now_s)
+        waits = decided.claim_delivery("owner", "pacs", at(142), LEASE_S)
+        assert waits is not None
+        assert decided.delivery_retry(waits.delivery_id, "owner", error, at(3600), at(143))
+
+    assert decided.deliveries_due("archive", "pacs_1 (host:104)", at(150)) == 0
+    assert decided.deliveries_due("pacs", "pacs 1 (host:104)", at(150)) == 0
+    assert decided.deliveries_due("pacs", "pacs_1 (host:104)", at(150)) == 1
+
+    assert decided.claim_delivery("owner", "pacs", at(150), LEASE_S) is not None
+    assert decided.claim_delivery("owner", "pacs", at(150), LEASE_S) is None
+
+
 def test_dead_delivery_comes_back_by_command(decided: Store) -> None:
     """P9: what was given up is tried again by an operator with a name and a reason."""
     build(decided, 41)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.delivery.destination import KOS, NO_ANSWER, QUICK, Destination
 from tests.orthanc import free_port
 from tfkt_node.delivery import outbox
+from tfkt_node.delivery.store_scu import place
 from tfkt_node.records import ClaimedDelivery, DeliveryState, Misconfigured, Retriable
 from tfkt_node.settings import Peer, Settings
 
@@ -77,6 +78,17 @@ class Rows:
         self._end(delivery_id, due=next_attempt_at, error=why)
         self.rows[delivery_id].attempts -= 1
         return True
+
+    def deliveries_due(self, destination: str, error_begins: str, now: datetime) -> int:
+        waiting = [
+            row
+            for row in self.rows
+            if row.state is DeliveryState.PENDING and row.due > now
+            if row.destination == destination and row.error.startswith(error_begins)
+        ]
+        for row in waiting:
+            row.due = now
+        return len(waiting)
 
     def delivery_lost(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
         self.lost.append(delivery_id)
@@ -214,6 +226,24 @@ def test_failed_association_is_one_attempt(objects: Objects) -> None:
     assert 1 == len({row.due for row in rows.rows})
     assert rows.rows[0].due > clock.now
     assert all("cannot be reached" in row.error for row in rows.rows)
+
+
+@pytest.mark.station
+def test_backlog_is_due_at_once_when_its_destination_answers_again(objects: Objects) -> None:
+    """P5: what waited for the destination goes out; what it failed to take waits for its time."""
+    rows, clock = Rows([Row("pacs", path) for path in objects(4)]), Clock()
+    fresh, away, elsewhere, failed = rows.rows
+    with Destination() as pacs:
+        away.error = elsewhere.error = f"{place(pacs.peer)} cannot be reached"
+        failed.error = "the destination failed to store it (0x0110)"
+        elsewhere.destination = "archive"
+        for row in (away, elsewhere, failed):
+            row.due = clock.now + timedelta(hours=1)
+
+        assert [1, 1, 0] == [deliver(rows, (pacs.peer,), clock) for _ in range(3)]
+
+    assert [DeliveryState.SENT] * 2 == [fresh.state, away.state]
+    assert [clock.now + timedelta(hours=1)] * 2 == [elsewhere.due, failed.due]
 
 
 @pytest.mark.station

@@ -89,7 +89,8 @@ class Objects(Database):
         """Record an object whose file is synced at `path`; its deliveries can start.
 
         What earlier revisions of the series still owe, as a FAILED object, is SUPERSEDED by a
-        report: made later, it would arrive as the newest word on the series.
+        report: made later, it would arrive as the newest word on the series. What was made of them
+        and waits for its next attempt is due at once, since this object waits for it.
         """
         sha256 = hashlib.sha256(made.content).hexdigest()
         with self.writing() as connection:
@@ -113,6 +114,7 @@ class Objects(Database):
                 append(connection, at, told)
                 if made.kind in REPORTS:
                     _supersede(connection, object_id, at)
+                _let_earlier_go(connection, object_id, at)
             return is_ours
 
     def object_failed(self, object_id: int, owner: str, error: str, at: datetime) -> bool:
@@ -158,6 +160,23 @@ def _waits_for_earlier() -> sa.ColumnElement[bool]:
         earlier.c.series_id == objects.c.series_id,
         earlier.c.id < objects.c.id,
         earlier.c.state == ObjectState.OWED,
+    )
+
+
+def _let_earlier_go(connection: sa.Connection, object_id: int, at: datetime) -> None:
+    this, of_series = objects.alias("this"), objects.alias("of_series")
+    same_series = sa.select(of_series.c.id).where(
+        this.c.id == object_id, of_series.c.series_id == this.c.series_id
+    )
+    connection.execute(
+        deliveries.update()
+        .where(
+            in_state(deliveries, DeliveryState.PENDING),
+            deliveries.c.object_id.in_(same_series),
+            deliveries.c.next_attempt_at > at,
+            deliveries.c.lease_owner.is_(None),
+        )
+        .values(next_attempt_at=at)
     )
 
 

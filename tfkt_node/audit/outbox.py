@@ -26,7 +26,11 @@ class Outbox(Database):
     def claim_delivery(
         self, owner: str, destination: str, now: datetime, lease_s: float
     ) -> ClaimedDelivery | None:
-        """Take the delivery to a destination that has been due for longest."""
+        """Take the delivery to a destination that has been due for longest.
+
+        The objects of a series go out in the order of its revisions: sent later, an older report
+        would pass for the newest word on it.
+        """
         candidates = (
             sa.select(deliveries.c.id)
             .join(objects)
@@ -35,6 +39,7 @@ class Outbox(Database):
                 in_state(deliveries, DeliveryState.PENDING),
                 due(deliveries, now),
                 objects.c.state == ObjectState.BUILT,
+                ~earlier_pending().exists(),
             )
             .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
         )
@@ -142,6 +147,20 @@ class Outbox(Database):
                 next_attempt_at=next_attempt_at,
             )
 
+    def deliveries_due(self, destination: str, error_begins: str, now: datetime) -> int:
+        """Make due at once what waits for its next attempt with such an error; return how many."""
+        waiting = (
+            in_state(deliveries, DeliveryState.PENDING),
+            deliveries.c.destination == destination,
+            deliveries.c.next_attempt_at > now,
+            deliveries.c.lease_owner.is_(None),
+            deliveries.c.last_error.startswith(error_begins, autoescape=True),
+        )
+        with self.writing() as connection:
+            return connection.execute(
+                deliveries.update().where(*waiting).values(next_attempt_at=now)
+            ).rowcount
+
     def end_orphaned_deliveries(self, destinations: Sequence[str], at: datetime) -> int:
         """Make PENDING deliveries to other than these destinations DEAD; return how many.
 
@@ -220,6 +239,29 @@ class Outbox(Database):
             ]
             append(connection, now, *told)
             return len(told)
+
+
+def earlier_pending() -> sa.Select[Any]:
+    """Select the deliveries, to the same destination, that a delivery and its object wait for.
+
+    They are PENDING, of an earlier verdict on the same series. One whose object is FAILED is not
+    waited for: nobody knows whether it will ever be made.
+    """
+    earlier, its_object = deliveries.alias("earlier"), objects.alias("its_object")
+    return (
+        sa.select(earlier.c.id)
+        .join_from(its_object, earlier)
+        .where(
+            its_object.c.series_id == objects.c.series_id,
+            # A series' revisions are decided one after another, so ids follow their order.
+            its_object.c.id < objects.c.id,
+            its_object.c.verdict_id != objects.c.verdict_id,
+            its_object.c.state.in_([ObjectState.OWED, ObjectState.BUILT]),
+            earlier.c.destination == deliveries.c.destination,
+            earlier.c.state == DeliveryState.PENDING,
+        )
+        .correlate(objects, deliveries)
+    )
 
 
 def _revive(

@@ -52,6 +52,9 @@ class Deliveries(Protocol):
     ) -> bool:
         """Give back a delivery that was not tried."""
 
+    def deliveries_due(self, destination: str, error_begins: str, now: datetime) -> int:
+        """Make due what waits for its next attempt with such an error."""
+
     def delivery_lost(self, delivery_id: int, owner: str, error: str, at: datetime) -> bool:
         """Record that the file of the object is lost, which is to be made anew first."""
 
@@ -68,6 +71,8 @@ def deliver_due(  # noqa: PLR0913, PLR0917
     rng: Random,
 ) -> int:
     """Send one batch of what is due for a destination; return how many objects arrived.
+
+    What waits because no association came about is due at once when one has.
 
     The caller comes back for the rest, so that a backlog never stands in the way of a stop. Only
     what was tried is charged with an attempt; where no association came about, the first object is,
@@ -97,6 +102,8 @@ def deliver_due(  # noqa: PLR0913, PLR0917
             arrived += isinstance(answer, Receipt)
             if isinstance(answer, NoAssociation):
                 why, due_at = str(answer), again_at
+    if arrived:  # what waited for nothing but this destination need not wait longer
+        store.deliveries_due(destination, store_scu.place(peer), clock())
     for item in untried:
         store.delivery_left(item.delivery_id, owner, why, due_at or clock())
     return arrived

@@ -109,7 +109,7 @@ def echo(peer: Peer, delivery: Delivery) -> None:
         status = assoc.send_c_echo().get("Status")
     if status != 0x0000:
         said = "did not answer" if status is None else f"answered 0x{status:04X}"
-        raise Retriable(f"{_place(peer)} {said} to C-ECHO")
+        raise Retriable(f"{place(peer)} {said} to C-ECHO")
 
 
 def objects_for(peer: Peer, report: Report) -> tuple[Context, ...]:
@@ -207,7 +207,7 @@ def _association(
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
         )
     except (OSError, UnicodeError):  # UnicodeError: a label that no name server could hold
-        raise NoAssociation(f"{_place(peer)}: the host name cannot be resolved") from None
+        raise NoAssociation(f"{place(peer)}: the host name cannot be resolved") from None
     if not assoc.is_established:
         raise _why_not(peer, delivery, assoc, bool(connected))
     try:
@@ -228,23 +228,24 @@ def _why_not(
     """Name the likely cause why no association came about."""
     if not connected:
         return NoAssociation(
-            f"{_place(peer)} cannot be reached: nothing listens there, or a firewall"
+            f"{place(peer)} cannot be reached: nothing listens there, or a firewall"
         )
     if assoc.is_rejected:
         reason = assoc.acceptor.primitive.reason_str
         return NoAssociation(
-            f"{_place(peer)} rejected the association ({reason.lower()}): "
+            f"{place(peer)} rejected the association ({reason.lower()}): "
             f"check its AE title {peer.ae_title!r}, and that it knows {delivery.ae_title!r}"
         )
     if assoc.rejected_contexts:
         return Permanent(
-            f"{_place(peer)} accepts none of the SOP classes proposed",
+            f"{place(peer)} accepts none of the SOP classes proposed",
             cure=f"enable them for {delivery.ae_title!r} there, then run {RETRY_DELIVERIES}",
         )
-    return NoAssociation(f"{_place(peer)} closed the connection, or did not answer in time")
+    return NoAssociation(f"{place(peer)} closed the connection, or did not answer in time")
 
 
-def _place(peer: Peer) -> str:
+def place(peer: Peer) -> str:
+    """Name a peer and where it is: every NoAssociation begins with it."""
     return f"{peer.name} ({peer.host}:{peer.port})"
 
 
