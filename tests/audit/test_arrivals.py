@@ -91,8 +91,9 @@ def test_other_bytes_under_a_known_uid_open_the_next_revision(store: Store) -> N
 
 def test_later_version_wins_by_receipt_not_by_the_order_of_rows(store: Store) -> None:
     """P3: rows rebuilt from files in any order list the latest received version."""
-    store.index_instance(instance(1, "late", received_s=9), header(1), at(20))
-    store.index_instance(instance(1, "early", received_s=3), header(1), at(21))
+    for now_s, version, received_s in ((20, "late", 9), (21, "early", 3)):
+        rebuilt = instance(1, version, received_s=received_s, association_id=None)
+        store.index_instance(rebuilt, header(1), at(now_s))
 
     close(store, 60)
 

@@ -233,6 +233,23 @@ def test_silent_outcome_says_why_no_report_is_owed(store: Store) -> None:
     assert told(store)[-1][2]["no_report_because"] == "LOCALIZER"
 
 
+@pytest.mark.parametrize("second", [None, "association"])
+def test_clock_that_was_set_back_makes_no_later_version_older(
+    store: Store, second: str | None
+) -> None:
+    """P3: what came later is scored. Of two rebuilt from files, the one with the later time is."""
+    first = instance(1, "a", received_s=3600, association_id=second)
+    store.index_instance(first, header(1), at(3600))
+    store.index_instance(instance(1, "b", received_s=10, association_id=second), header(1), at(10))
+    close(store, 7300)
+
+    decide(store, 7301, "v1")
+
+    states = [(row["state"], row["reason"]) for row in rows_of(store, "instances")]
+    scored, older = ("SCORED", None), ("NOT_ASSESSED", "SUPERSEDED")
+    assert states == ([older, scored] if second else [scored, older])
+
+
 def test_older_version_is_superseded_at_the_commit(store: Store) -> None:
     """P3: of a changed instance the latest received is scored, and the older one says why not."""
     fill(store, 1)

@@ -113,11 +113,19 @@ def _freeze(connection: sa.Connection, revision_id: int, series_id: int) -> Sequ
             instances.c.sop_instance_uid,
             instances.c.instance_number,
             instances.c.expected_count,
+            instances.c.association_id,
+            instances.c.received_at,
         )
         .where(instances.c.series_id == series_id)
-        .order_by(instances.c.received_at, instances.c.id)
-    ).all()
-    latest = {row.sop_instance_uid: row for row in versions}
+        .order_by(instances.c.id)
+    )
+    latest: dict[str, Any] = {}
+    for row in versions:
+        before = latest.setdefault(row.sop_instance_uid, row)
+        # Rows follow the arrivals, however the clock was set meanwhile. Only those that were
+        # rebuilt from files come in any order; they name no association, and have a file's time.
+        if row.association_id or row.received_at >= before.received_at:
+            latest[row.sop_instance_uid] = row
     # Sorted here, because databases collate text differently.
     listed = sorted(
         latest.values(),

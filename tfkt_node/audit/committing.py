@@ -240,11 +240,11 @@ def _supersede(connection: sa.Connection, revision_id: int) -> None:
             revision_instances.c.revision_id == revision_id,
             newer.c.series_id == instances.c.series_id,
             newer.c.sop_instance_uid == instances.c.sop_instance_uid,
-            sa.or_(
-                newer.c.received_at > instances.c.received_at,
+            sa.or_(  # as `closing` chose it: by row, but what was rebuilt from files by time
+                newer.c.id > instances.c.id,
                 sa.and_(
-                    newer.c.received_at == instances.c.received_at,
-                    newer.c.id > instances.c.id,
+                    instances.c.association_id.is_(None),
+                    newer.c.received_at > instances.c.received_at,
                 ),
             ),
         )
