@@ -50,6 +50,8 @@ def raw(keyword: str, vr: str, value: bytes) -> Dataset:
         (b"1e400 ", None),
         (b"1,0 ", None),
         (b"abc ", None),
+        (b"1_0 ", None),
+        (b"-1_024", None),
         (b"", None),
         (b"1\\2 ", None),
     ],

@@ -318,12 +318,19 @@ def test_modality_lut_is_not_taken_for_a_rescale() -> None:
         ("mg/mL", None, Reason.NOT_HU),  # an iodine map
         ("mg/mL", "HU", None),  # the rescale says what it is itself
         ("[hnsf'U]", None, None),
+        ("HU", None, None),
         (None, "HU_MOD", Reason.NOT_HU),
         (None, "Z_EFF", Reason.NOT_HU),
+        (None, ["Z_EFF", "US"], Reason.NOT_HU),
+        (None, ["MGML", "HU"], Reason.NOT_HU),
+        (None, "normalized", Reason.NOT_HU),
+        (None, "", None),
+        (None, "HU\r\n", None),
+        (None, "Hounsfield Units", None),
     ],
 )
 def test_values_in_other_units_are_no_hounsfield_units(
-    unit: str | None, rescale_type: str | None, reason: Reason | None
+    unit: str | None, rescale_type: str | list[str] | None, reason: Reason | None
 ) -> None:
     """By Rescale Type, and without one by Real World Value Mapping, of the object or its frames."""
     single = ct(RescaleType=rescale_type)
@@ -343,6 +350,32 @@ def test_values_in_other_units_are_no_hounsfield_units(
             assert decode_hu(ds, frame).shape == (4, 4)
         else:
             assert reason_of(ds, frame)[0] is reason
+
+
+def test_units_that_cannot_be_read_are_no_hounsfield_units() -> None:
+    """P6: a Rescale Type or a Modality LUT under another VR is there, and says something."""
+    typed, looked_up = ct(RescaleType=None), ct()
+    typed.add_new("RescaleType", "OB", b"Z_EFF ")
+    looked_up.add_new("ModalityLUTSequence", "OB", b"a table ")
+
+    assert reason_of(typed) == (Reason.NOT_HU, "Rescale Type is not HU")
+    assert reason_of(looked_up)[0] is Reason.NO_RESCALE
+    looked_up.ModalityLUTSequence = []  # an empty sequence is none
+    assert (decode_hu(looked_up) == -1024).all()
+
+
+def test_water_of_the_value_of_padding_stays_water() -> None:
+    """0 around the field is padding, and 0 within the patient is water, down to the last pixel."""
+    values = np.full((8, 8), 40, dtype=np.int16)
+    values[[0, 0, -1, -1], [0, -1, 0, -1]] = 0
+    values[0, 1] = values[1, 0] = values[4, 4] = values[4, 0] = 0
+    ds = ct(values, RescaleIntercept=0)
+    ds.add_new("PixelPaddingValue", "SS", 0)
+
+    hu = decode_hu(ds)
+
+    assert [-1000] * 6 == [hu[at] for at in ((0, 0), (0, 1), (1, 0), (0, 7), (7, 0), (7, 7))]
+    assert [0, 0] == [hu[4, 4], hu[4, 0]]
 
 
 def test_padding_wider_than_the_stored_bits_is_found_in_the_whole_cell() -> None:
@@ -378,6 +411,15 @@ def test_rescale_in_a_binary_vr_is_taken_as_it_is_written(
     ds.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
 
     assert [40] == decode_hu(read_dataset(path, pixels=True)).ravel().tolist()
+
+
+@pytest.mark.parametrize("frames", ["", None])
+def test_empty_number_of_frames_is_none(frames: str | None) -> None:
+    """What anonymisation has emptied is as good as absent: one frame."""
+    ds = ct(stored(-1000, 40))
+    ds.add_new("NumberOfFrames", "IS", frames)
+
+    assert [-1000, 40] == decode_hu(ds).ravel().tolist()
 
 
 def test_empty_pixel_data_are_no_pixels() -> None:

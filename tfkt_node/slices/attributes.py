@@ -114,6 +114,8 @@ def decimals(ds: Dataset, keyword: str | int, count: int) -> tuple[float, ...] |
     """Return exactly `count` finite numbers, or None."""
     value = _value(ds, keyword)
     values = _listed(value) or ([] if value is None else [value])
+    if any("_" in str(part) for part in values):  # Python reads 1_0 as 10, and DICOM does not
+        return None
     try:
         numbers = tuple(float(part) for part in values)
     except (TypeError, ValueError):
@@ -125,6 +127,15 @@ def count(ds: Dataset, keyword: str) -> int:
     """Return how many items a sequence has; 0 where it is missing or unreadable."""
     value = _value(ds, keyword)
     return len(value) if isinstance(value, Sequence) else 0
+
+
+def has_value(ds: Dataset, keyword: str) -> bool:
+    """Say whether the attribute is there with a value, readable or not."""
+    if keyword not in ds:
+        return False
+    element = ds.get_item(keyword)  # as it came, where it was not touched
+    value = getattr(element, "value", None)
+    return value is not None and (not hasattr(value, "__len__") or len(value) > 0)
 
 
 def item(ds: Dataset, keyword: str, index: int = 0) -> Dataset | None:

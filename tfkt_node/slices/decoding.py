@@ -13,12 +13,13 @@ from tfkt_node.records import BoolArray, FloatArray, Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
 from tfkt_node.slices.attributes import (
-    count,
     decimal,
     functional_group,
+    has_value,
     integer,
     item,
     text,
+    texts,
 )
 from tfkt_node.slices.files import read_dataset
 from tfkt_node.slices.pixels import NATIVE, Frame, Layout, Pixels, doubt, number_of_frames
@@ -52,8 +53,11 @@ HIGHEST_HU = 32_768.0
 """Nor is any value measured above it: the extended scale for metal ends at 30,710. Negative values
 of 16 bits that are read as unsigned lie above."""
 
-HU_UNIT = "[hnsf'U]"
-"""Hounsfield units in UCUM, the units of Real World Value Mapping (PS3.16 CID 82)."""
+HU_TYPES = frozenset({"", "HU", "H.U.", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
+"""Rescale Types that leave no doubt: HU is the term of the standard, the others occur."""
+
+HU_UNITS = frozenset({"", "[hnsf'U]", "HU"})
+"""Codes of Hounsfield units in Real World Value Mapping: of UCUM (PS3.16 CID 82), and HU."""
 
 
 def decodable_syntaxes() -> tuple[str, ...]:
@@ -145,13 +149,13 @@ def _no_rescale() -> SetAside:
 def _rescale(ds: Dataset, frame: int | None) -> tuple[float, float]:
     """Slope and intercept of the CT Image module or of Pixel Value Transformation."""
     source = functional_group(ds, frame, "PixelValueTransformationSequence") or ds
-    unit = text(source, "RescaleType").upper()
-    if unit not in ("", "HU"):
+    types = {one.strip().upper() for one in texts(source, "RescaleType")}
+    if not types <= HU_TYPES or (not types and has_value(source, "RescaleType")):
         raise SetAside(Reason.NOT_HU, "Rescale Type is not HU")
-    if unit == "" and _is_mapped_to_other_units(ds, frame):
+    if types <= {""} and _is_mapped_to_other_units(ds, frame):
         raise SetAside(Reason.NOT_HU, "Real World Value Mapping names other units")
     slope, intercept = decimal(source, "RescaleSlope"), decimal(source, "RescaleIntercept")
-    if count(ds, "ModalityLUTSequence"):  # its output is unsigned: it holds no air
+    if has_value(ds, "ModalityLUTSequence"):  # its output is unsigned: it holds no air
         raise SetAside(Reason.NO_RESCALE, "a Modality LUT stands in place of the rescale")
     if slope is None or intercept is None:
         raise SetAside(Reason.NO_RESCALE)
@@ -165,7 +169,7 @@ def _is_mapped_to_other_units(ds: Dataset, frame: int | None) -> bool:
     if first is None:
         return False
     units = item(first, "MeasurementUnitsCodeSequence")
-    return units is not None and text(units, "CodeValue") not in ("", HU_UNIT)
+    return units is not None and text(units, "CodeValue") not in HU_UNITS
 
 
 def _is_padding(ds: Dataset, layout: Layout, frame: Frame, hu: FloatArray) -> BoolArray:
@@ -185,12 +189,26 @@ def _is_padding(ds: Dataset, layout: Layout, frame: Frame, hu: FloatArray) -> Bo
         is_whole_cell: BoolArray = cells.astype("i8") % cell == value % cell
         return is_whole_cell
     is_padding: BoolArray = (stored >= min(ends)) & (stored <= max(ends))
-    # Some headers name 0 where 0 is water: such a value counts only where the corners hold it.
-    is_at_corners = is_padding[[0, 0, -1, -1], [0, -1, 0, -1]].all()
     may_be_measured = (hu > REACH_HU[0]) & (hu <= HIGHEST_HU)
-    if is_at_corners or not may_be_measured[is_padding].any():
+    if not may_be_measured[is_padding].any():
         return is_padding
-    return np.zeros(stored.shape, dtype=bool)
+    return _around_the_field(is_padding)
+
+
+CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
+
+
+def _around_the_field(is_padding: BoolArray) -> BoolArray:
+    """Keep what hangs together with the corners, and nothing unless all of them hold it.
+
+    Some headers name 0 where 0 is water as well.
+    """
+    from scipy import ndimage
+
+    numbers, _ = ndimage.label(is_padding, structure=np.ones((3, 3)))
+    corners = numbers[CORNERS]
+    around: BoolArray = np.isin(numbers, corners) & is_padding & bool(corners.all())
+    return around
 
 
 def _with_sign(value: int, layout: Layout) -> int:

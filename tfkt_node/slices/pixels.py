@@ -18,7 +18,7 @@ from tfkt_node.file_bytes import Buffer, FileBytes
 from tfkt_node.records import BoolArray, Reason, SetAside
 from tfkt_node.settings import Limits
 from tfkt_node.slices import codecs
-from tfkt_node.slices.attributes import foreign_errors_as, integer, text
+from tfkt_node.slices.attributes import foreign_errors_as, has_value, integer, text
 from tfkt_node.slices.codecs import IntArray, Samples
 from tfkt_node.slices.files import pixels_in_file
 from tfkt_node.slices.frames import FrameIndex
@@ -230,8 +230,8 @@ def _has_overlay_in_cells(ds: Dataset) -> bool:
 
 
 def number_of_frames(ds: Dataset) -> int | None:
-    """Read Number of Frames (0028,0008): 1 where absent, None where it makes no sense."""
-    if "NumberOfFrames" not in ds:
+    """Read Number of Frames (0028,0008): 1 where absent or empty, None where it makes no sense."""
+    if not has_value(ds, "NumberOfFrames"):
         return 1
     frames = integer(ds, "NumberOfFrames")
     return frames if frames is not None and frames >= 1 else None
