@@ -610,7 +610,9 @@ class DeliveryRow:
     """One line of `deliveries list`: a delivery, or an object that could not be made.
 
     A FAILED object that is owed to no destination has no delivery: no number, no destination and
-    no state. object_error: why an object is FAILED.
+    no state. object_error: why an object is FAILED, or not made yet; object_due_at: when it is
+    tried again. waits_for: a delivery of an earlier revision of the series that has to end first.
+    status, comment: of the destination's C-STORE response.
     """
 
     delivery_id: int | None
@@ -624,6 +626,10 @@ class DeliveryRow:
     verdict_id: str
     object_state: ObjectState
     object_error: str
+    object_due_at: datetime | None
+    waits_for: int | None
+    status: int | None
+    comment: str
 
 
 # --------------------------------------------------------------------------- errors

@@ -301,11 +301,73 @@ def test_what_was_sent_is_shown_so_though_its_file_is_lost(node: Command, store:
         else:
             store.delivery_lost(claimed.delivery_id, "owner", "gone; cure: retry", making.at(48))
 
-    sent, waits = (line.split() for line in node("deliveries", "list").out.splitlines()[-2:])
+    waits, sent = (line.split() for line in node("deliveries", "list").out.splitlines()[-2:])
 
     assert "SENT" in sent
     assert "FAILED" in waits
     assert "gone;" in waits
+
+
+def sent_with_a_warning(store: Store) -> None:
+    """Two verdicts on one series: the first is SENT and coerced, its KOS waits; then the second."""
+    making.fill(store, 6)
+    making.close(store, 40)
+    making.decide(store, 45, "v1", (ObjectKind.SR, ObjectKind.KOS))
+    making.fill(store, 1, first=7, now_s=100)
+    making.close(store, 140)
+    making.decide(store, 145, "v2")
+    for now_s in (146, 147, 148):
+        making.build(store, now_s)
+    claimed = store.claim_delivery("owner", "pacs", making.at(149), making.LEASE_S)
+    assert claimed is not None
+    store.delivery_sent(claimed.delivery_id, "owner", 0xB000, "Patient ID coerced", making.at(150))
+
+
+def test_what_has_not_arrived_is_listed_first_with_why_it_waits(
+    node: Command, store: Store
+) -> None:
+    """P5: no delivery waits without a word, and the destination's remark is shown."""
+    sent_with_a_warning(store)
+
+    first, waits, sent = node("deliveries", "list").out.splitlines()[-3:]
+
+    assert ["2", "pacs", "KOS", "PENDING"] == first.split()[:4]
+    assert waits.split()[:4] == ["3", "pacs", "SR", "PENDING"]
+    assert "waits for delivery 2, of an earlier revision of the series" in waits
+    assert "SENT" in sent
+    assert "0xB000: Patient ID coerced" in sent
+    assert "Patient ID coerced" in node("series", "show", "1").out
+    rows = json.loads(node("deliveries", "list", "--json").out)["deliveries"]
+    assert [None, 2, None] == [row["waits_for"] for row in rows]
+    assert (0xB000, "Patient ID coerced") == (rows[-1]["status"], rows[-1]["comment"])
+
+
+def test_lists_end_at_their_limit(node: Command, store: Store) -> None:
+    """A list of years does not fill memory or screen, and says that it goes on."""
+    sent_with_a_warning(store)
+    store.index_instance(making.instance(9), making.header(9, series="1.2.10"), making.at(200))
+
+    for arguments in (["deliveries", "list", "--limit", "1"], ["series", "list", "--limit", "1"]):
+        listed = node(*arguments).out
+        assert listed.endswith("… and more; see --limit\n")
+        assert 4 == len(listed.splitlines())
+    assert "and more" not in node("deliveries", "list", "--limit", "3").out
+
+
+def test_object_that_waits_for_the_disk_says_so(node: Command, store: Store) -> None:
+    """P5: a report that is not made yet is listed with why, and when it is tried again."""
+    making.fill(store, 6)
+    making.close(store, 40)
+    making.decide(store, 45, "v1")
+    owed = store.claim_object("owner", making.at(46), making.LEASE_S)
+    assert owed is not None
+    store.object_retry(owed.object_id, "owner", "No space left on device", making.at(600))
+
+    line = node("deliveries", "list").out.splitlines()[-1]
+
+    assert "OWED" in line
+    assert making.at(600).strftime("%H:%M:%S") in line
+    assert "no object: No space left on device" in line
 
 
 def test_delivery_to_a_removed_peer_is_tried_again(

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database
+from tfkt_node.audit.outbox import earlier_pending
 from tfkt_node.audit.reading import reason_of
 from tfkt_node.audit.schema import (
     deliveries,
@@ -44,10 +45,12 @@ class Listings(Database):
         accession_number: str | None = None,
         verdict: Verdict | None = None,
         calling_ae: str | None = None,
+        limit: int | None = None,
     ) -> list[SeriesRow]:
         """Return one row a series, of its newest revision, the last arrival first.
 
         study_date: YYYYMMDD. verdict: of the newest revision. None: the filter does not apply.
+        limit: most rows to return; None: all.
         """
         wanted = {
             series.c.study_date: study_date,
@@ -55,11 +58,19 @@ class Listings(Database):
             series.c.calling_ae: calling_ae,
             verdicts.c.verdict: verdict,
         }
+        order = (revisions.c.last_arrival_at.desc(), revisions.c.id.desc())
+        # Chosen first, so that only the instances of what is listed are counted.
+        listed = (
+            _newest_revisions(revisions.c.id)
+            .where(*(column == value for column, value in wanted.items() if value is not None))
+            .order_by(*order)
+            .limit(limit)
+        )
         with self.reading() as connection:
             rows = connection.execute(
-                _newest_revisions()
-                .where(*(column == value for column, value in wanted.items() if value is not None))
-                .order_by(revisions.c.last_arrival_at.desc(), revisions.c.id.desc())
+                _newest_revisions(*_series_columns())
+                .where(revisions.c.id.in_(listed))
+                .order_by(*order)
             )
             return [_series_row(row) for row in rows]
 
@@ -82,13 +93,26 @@ class Listings(Database):
             return {**_plain(found[0], leave_out=("attributes",)), **tables}
 
     def delivery_rows(
-        self, state: DeliveryState | None = None, destination: str | None = None
+        self,
+        state: DeliveryState | None = None,
+        destination: str | None = None,
+        delivery_id: int | None = None,
+        limit: int | None = None,
     ) -> list[DeliveryRow]:
-        """Return deliveries in the order they were owed, then FAILED objects without one.
+        """Return what is not SENT in the order it was owed, then what is SENT, the newest first.
 
-        state, destination: of deliveries. None: the filter does not apply.
+        FAILED objects without a delivery stand between them.
+        state, destination, delivery_id: of deliveries. None: the filter does not apply.
+        limit: most rows to return; None: all.
         """
-        wanted = {deliveries.c.state: state, deliveries.c.destination: destination}
+        wanted = {
+            deliveries.c.state: state,
+            deliveries.c.destination: destination,
+            deliveries.c.id: delivery_id,
+        }
+        is_sent = deliveries.c.state == DeliveryState.SENT
+        is_pending = deliveries.c.state == DeliveryState.PENDING
+        earliest = earlier_pending().order_by(None).limit(1).scalar_subquery()
         with self.reading() as connection:
             rows = connection.execute(
                 sa.select(
@@ -97,22 +121,40 @@ class Listings(Database):
                     objects.c.state.label("object_state"),
                     objects.c.error.label("object_error"),
                     objects.c.attempts.label("object_attempts"),
+                    objects.c.next_attempt_at.label("object_due_at"),
+                    sa.case((is_pending, earliest)).label("waits_for"),
                 )
                 .select_from(objects.outerjoin(deliveries))
                 .where(
                     sa.or_(deliveries.c.id.is_not(None), in_state(objects, ObjectState.FAILED)),
                     *(column == value for column, value in wanted.items() if value is not None),
                 )
-                .order_by(deliveries.c.id.is_(None), deliveries.c.id, objects.c.id)
+                .order_by(
+                    sa.case((is_sent, 1), else_=0),
+                    deliveries.c.id.is_(None),
+                    sa.case((is_sent, -deliveries.c.id), else_=deliveries.c.id),
+                    objects.c.id,
+                )
+                .limit(limit)
             )
             return [_delivery_row(row) for row in rows]
 
 
-def _newest_revisions() -> sa.Select[Any]:
+def _newest_revisions(*columns: Any) -> sa.Select[Any]:
     later = revisions.alias("later")
     has_later = sa.exists().where(
         later.c.series_id == revisions.c.series_id, later.c.number > revisions.c.number
     )
+    return (
+        sa.select(*columns)
+        .select_from(series)
+        .join(revisions, revisions.c.series_id == series.c.id)
+        .outerjoin(verdicts, verdicts.c.revision_id == revisions.c.id)
+        .where(~has_later)
+    )
+
+
+def _series_columns() -> tuple[Any, ...]:
     arrived = (
         sa.select(sa.func.count(instances.c.sop_instance_uid.distinct()))
         .where(instances.c.series_id == series.c.id)
@@ -125,19 +167,14 @@ def _newest_revisions() -> sa.Select[Any]:
     )
     count = sa.case((revisions.c.state == RevisionState.OPEN, arrived), else_=listed)
     return (
-        sa.select(
-            series,
-            revisions.c.number,
-            revisions.c.state,
-            revisions.c.last_arrival_at,
-            revisions.c.quiet_since,
-            count.label("instances"),
-            *(verdicts.c[name] for name in ("decided_at", "verdict", "confidence", "score")),
-            *(verdicts.c[name] for name in ("flagged", "reason")),
-        )
-        .join(revisions, revisions.c.series_id == series.c.id)
-        .outerjoin(verdicts, verdicts.c.revision_id == revisions.c.id)
-        .where(~has_later)
+        series,
+        revisions.c.number,
+        revisions.c.state,
+        revisions.c.last_arrival_at,
+        revisions.c.quiet_since,
+        count.label("instances"),
+        *(verdicts.c[name] for name in ("decided_at", "verdict", "confidence", "score")),
+        *(verdicts.c[name] for name in ("flagged", "reason")),
     )
 
 
@@ -177,6 +214,10 @@ def _delivery_row(row: Any) -> DeliveryRow:
         verdict_id=row.verdict_id,
         object_state=ObjectState(row.object_state),
         object_error=row.object_error,
+        object_due_at=row.object_due_at,
+        waits_for=row.waits_for,
+        status=row.status,
+        comment=row.comment or "",
     )
 
 

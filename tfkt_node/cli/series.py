@@ -49,6 +49,7 @@ SHOWN = {
     "objects": ("revision", "kind", "state", "built_at", "error"),
     "deliveries": (
         "revision", "id", "destination", "state", "attempts", "next_attempt_at", "last_error",
+        "comment",
     ),
     "events": ("seq", "at", "kind", "subject", "actor", "about"),
 }  # fmt: skip
@@ -104,6 +105,7 @@ def list_series(
             accession_number=accession or None,
             verdict=verdict,
             calling_ae=calling_ae or None,
+            limit=limit + 1,
         )
         set_aside = store.set_aside_counts()
     rows = found[:limit]
@@ -115,7 +117,7 @@ def list_series(
     else:
         typer.echo("no series")
     if len(found) > limit:
-        typer.echo(f"… and {len(found) - limit} more; see --limit")
+        typer.echo("… and more; see --limit")
     if set_aside:
         reasons = ", ".join(f"{count} {reason}" for reason, count in set_aside.items())
         total = counted(sum(set_aside.values()), "instance")
