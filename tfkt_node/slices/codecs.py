@@ -23,7 +23,6 @@ import numpy.typing as npt
 from tfkt_node.slices.streams import (
     BREAKS_OFF,
     END_OF_IMAGE,
-    RESTART,
     check_tiles,
     jpeg_scans,
     stream_header,
@@ -92,10 +91,8 @@ def _jpeg(frame: bytes, shape: Shape, _bits: int) -> IntArray:
 
     scans = jpeg_scans(frame, *shape)
     stored: IntArray = imagecodecs.jpeg8_decode(frame)
-    longer = frame
-    for bits in reversed(scans):
-        others = RESTART.sub(lambda marker: OTHER_BITS + marker[0], frame[bits]) + OTHER_BITS
-        longer = longer[: bits.start] + others + longer[bits.stop :]
+    places = [0, *(end for scan in scans for end in scan.ends), len(frame)]
+    longer = OTHER_BITS.join(frame[start:end] for start, end in pairwise(places))
     if not np.array_equal(stored, imagecodecs.jpeg8_decode(longer)):
         raise ValueError(BREAKS_OFF)
     return stored
@@ -122,8 +119,7 @@ def _largest_step(values: IntArray) -> int:
 
 def _predictor(frame: bytes, shape: Shape) -> int:
     """Read the selection value of the scan (ISO/IEC 10918-1 B.2.3), three bytes before its bits."""
-    bits = jpeg_scans(frame, *shape)[-1]
-    return frame[int(bits.start) - 3]
+    return frame[jpeg_scans(frame, *shape)[-1].start - 3]
 
 
 def _jpeg_xl(frame: bytes, shape: Shape, _bits: int) -> IntArray:

@@ -11,8 +11,10 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 START_OF_IMAGE = b"\xff\xd8"
 END_OF_IMAGE = b"\xff\xd9"
@@ -23,10 +25,11 @@ LOSSLESS_FRAME, JPEG_LS_FRAME, SCAN, END, INTERVAL = 0xC3, 0xF7, 0xDA, 0xD9, 0xD
 NO_FRAME = (0xC4, 0xC8, 0xCC)
 """Markers of JPEG in the midst of those that begin a frame."""
 
-RESTART = re.compile(rb"(?<!\xff)\xff+([\xd0-\xd7])")
-END_OF_BITS = re.compile(rb"(?<!\xff)\xff+[^\x00\xff\xd0-\xd7]")
-"""Markers with their fill bytes. Only the first of many FF is tried: from each of them a megabyte
-would take hours."""
+RESTARTS = range(0xD0, 0xD8)
+
+FILLED = re.compile(rb"\xff+[^\xff]?")
+"""FF, or a run of them as fill bytes, and what follows. A run is passed once: tried from each of its
+FF, a megabyte would take hours."""
 
 CODING, CODING_OF_COMPONENT, TILE_PART = 0xFF52, 0xFF53, 0xFF90
 SHORTEST_TILE_PART = 14
@@ -50,48 +53,77 @@ class StreamHeader:
     is_dct: bool = False
 
 
+class Scan(NamedTuple):
+    """Where the bits of a JPEG scan lie. ends: before each restart marker, and of all of them."""
+
+    start: int
+    ends: list[int]
+
+
 def stream_header(frame: bytes) -> StreamHeader | None:
     """Read the header of a stream; None for other streams and for those without one."""
     if not frame.startswith(START_OF_IMAGE):
         return _jpeg_2000_header(_codestream(frame))
     found: StreamHeader | None = None
-    kind = 0
-    for marker, start, end, _ in _segments(frame):
-        if found is None and _begins_frame(marker) and len(frame) >= start + 6:
-            bits, rows, columns, components = struct.unpack_from(">BHHB", frame, start)
-            is_dct = marker not in (LOSSLESS_FRAME, JPEG_LS_FRAME)
-            found, kind = StreamHeader(rows, columns, components, bits, is_dct, is_dct), marker
-        elif found is not None and marker == SCAN:
-            is_near_lossless = kind == JPEG_LS_FRAME and frame[end - 3] > 0  # NEAR
-            return replace(found, is_lossy=found.is_dct or is_near_lossless)
+    kind, marker, end = 0, 0, 2
+    with suppress(ValueError):  # it breaks off before its bits
+        while marker not in (SCAN, END):
+            marker, start, end = _segment(frame, end)
+            if found is None and _begins_frame(marker) and len(frame) >= start + 6:
+                bits, rows, columns, components = struct.unpack_from(">BHHB", frame, start)
+                is_dct = marker not in (LOSSLESS_FRAME, JPEG_LS_FRAME)
+                found, kind = StreamHeader(rows, columns, components, bits, is_dct, is_dct), marker
+    if found is not None and kind == JPEG_LS_FRAME and marker == SCAN:
+        return replace(found, is_lossy=frame[end - 3] > 0)  # NEAR
     return found
 
 
 # --------------------------------------------------------------------------- JPEG
 
 
-def jpeg_scans(frame: bytes, rows: int, columns: int) -> list[slice]:
+def jpeg_scans(frame: bytes, rows: int, columns: int) -> list[Scan]:
     """Say where the bits of each scan lie, of a JPEG stream of one component.
 
     Raises ValueError where the stream has no end, and where a restart marker is not there or not
     the next one: the library goes on behind it, and closes the ranks.
     """
-    found: list[slice] = []
-    side, interval = 8, 0
-    for marker, start, end, after in _segments(frame):
+    found: list[Scan] = []
+    side, interval, marker, end = 8, 0, 0, 2
+    while marker != END:
+        marker, start, end = _segment(frame, end)
         if _begins_frame(marker):
             side = 1 if marker == LOSSLESS_FRAME else 8  # samples, or blocks of 8 x 8
         elif marker == INTERVAL:
             interval = int.from_bytes(frame[start : start + 2], "big")
         elif marker == SCAN:
             units = ceil(rows / side) * ceil(columns / side)
-            expected = ceil(units / interval) - 1 if interval else 0
-            restarts = [number[0] - 0xD0 for number in RESTART.findall(frame[end:after])]
-            if restarts != [number % 8 for number in range(min(expected, len(frame)))]:
+            intervals = ceil(units / interval) if interval else 1
+            scan, restarts = _scan(frame, end)
+            if len(scan.ends) != intervals or restarts != [n % 8 for n in range(intervals - 1)]:
                 raise ValueError("a part of the stream between restart markers is not there")
-            found.append(slice(end, after))
-        elif marker == END and found:
-            return found
+            found.append(scan)
+            end = scan.ends[-1]
+    if not found:
+        raise ValueError(BREAKS_OFF)
+    return found
+
+
+def _scan(frame: bytes, start: int) -> tuple[Scan, list[int]]:
+    """Find where the bits of a scan end: before each restart marker, with its number, and others.
+
+    Raises ValueError where no marker ends them.
+    """
+    ends: list[int] = []
+    restarts: list[int] = []
+    for found in FILLED.finditer(frame, start):
+        marker = found[0][-1]
+        if marker == 0x00:  # a byte FF of the bits
+            continue
+        ends.append(found.start())
+        if marker in RESTARTS:
+            restarts.append(marker - RESTARTS[0])
+        elif marker != 0xFF:  # else nothing follows
+            return Scan(start, ends), restarts
     raise ValueError(BREAKS_OFF)
 
 
@@ -99,24 +131,17 @@ def _begins_frame(marker: int) -> bool:
     return marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME)
 
 
-def _segments(frame: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Give marker, start, end, and what follows the bits behind a scan's; the end of image too.
+def _segment(frame: bytes, at: int) -> tuple[int, int, int]:
+    """Return marker, start and end of the next segment; ValueError where there is none.
 
     Fill bytes and stray ones between segments are passed over, as the library does.
     """
-    after = 2
-    while 0 <= (at := frame.find(b"\xff", after)) < len(frame) - 1:
+    while 0 <= (at := frame.find(b"\xff", at)) < len(frame) - 1:
         marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
-        if marker in (0x00, 0xFF):  # neither begins a segment
-            after = at + 1
-            continue
-        end = after = at + 2 + length
-        if marker == SCAN:
-            bits_end = END_OF_BITS.search(frame, end)
-            after = bits_end.start() if bits_end else len(frame)
-        yield marker, at + 4, min(end, len(frame)), after
-        if marker == END:
-            return
+        if marker not in (0x00, 0xFF):  # neither begins a segment
+            return marker, at + 4, min(at + 2 + length, len(frame))
+        at += 1
+    raise ValueError(BREAKS_OFF)
 
 
 # --------------------------------------------------------------------------- JPEG 2000
