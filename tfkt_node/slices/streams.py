@@ -28,8 +28,8 @@ NO_FRAME = (0xC4, 0xC8, 0xCC)
 RESTARTS = range(0xD0, 0xD8)
 
 FILLED = re.compile(rb"\xff+[^\xff]?")
-"""FF, or a run of them as fill bytes, and what follows. A run is passed once: tried from each of its
-FF, a megabyte would take hours."""
+"""FF, or a run of them as fill bytes, and what follows. A run is passed once: tried from each FF of
+it, a megabyte would take hours."""
 
 CODING, CODING_OF_COMPONENT, TILE_PART = 0xFF52, 0xFF53, 0xFF90
 SHORTEST_TILE_PART = 14
