@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tfkt_node.audit import chain
+from tfkt_node.audit import proof
 from tfkt_node.audit.store import IndexResult, Store, upgrade
 
 from .making import (
@@ -144,7 +144,7 @@ def test_processes_that_work_at_once_lose_and_double_nothing(database_url: str) 
     left = store.claim_revision("last", at(500), LEASE_S, BACKLOG_AFTER_S)
     states = [row.state for row in store.series_rows()]
     verdicts = rows_of(store, "verdicts")
-    report = chain.verify(store)
+    report = proof.verify(store)
     store.close()
     assert left is None
     assert states == ["ASSESSED"] * 6

@@ -470,9 +470,25 @@ def test_a_changed_audit_is_found(node: Command, store: Store) -> None:
     assert "event 2" in ran.err
 
 
-def test_a_wrong_anchor_is_wrong_usage(node: Command, store: Store) -> None:
-    """An anchor that is none is refused, not ignored."""
-    assert 2 == node("audit", "verify", "--anchor", "3:abc").code
+def test_a_changed_verdict_is_found(node: Command, store: Store) -> None:
+    """P9: the chain is whole, and the verdict that people see is not the one that it tells."""
+    assessed_and_open(store)
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE verdicts SET verdict = 'DIAGNOSTIC'")
+
+    ran = node("audit", "verify")
+
+    assert 1 == ran.code
+    assert "CONTRADICTED" in ran.err
+    assert "verdict LIMITED; its row has verdict DIAGNOSTIC" in ran.err
+
+
+@pytest.mark.parametrize(
+    "anchor", ["3:abc", f"0:{'a' * 64}", f"3:{'x' * 64}", f"3:{'a' * 63}g", f"-1:{'a' * 64}"]
+)
+def test_a_wrong_anchor_is_wrong_usage(node: Command, store: Store, anchor: str) -> None:
+    """An anchor that is none is refused: neither ignored, nor an alarm about the audit."""
+    assert 2 == node("audit", "verify", "--anchor", anchor).code
 
 
 def test_a_database_of_another_schema_is_named(node: Command, tmp_path: Path) -> None:

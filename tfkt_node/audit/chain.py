@@ -1,8 +1,8 @@
 """The chain of events: append-only, gapless, each with the hash of the one before (promise P9).
 
 A hash chain in one's own database proves little against its owner: note the head (number and
-hash, printed in reports) outside, and give it to `verify` as the anchor. That alone shows a tail
-that was cut off or a chain that was made anew.
+hash, printed by `tfkt-node audit verify`) outside, and give it to `verify` as the anchor. That
+alone shows a tail that was cut off or a chain that was made anew.
 
 Hash of an event: SHA-256 over its fields as stored, each as UTF-8 preceded by its length in bytes
 (8 bytes, big endian): seq, at (ISO 8601, UTC, microseconds), kind, subject, actor, detail,
@@ -54,12 +54,13 @@ class EventKind(StrEnum):
 
 
 class ChainFault(StrEnum):
-    """What is wrong with a chain."""
+    """What is wrong with a chain, or (CONTRADICTED) with a row that it tells of."""
 
     BROKEN = "BROKEN"
     FORKED = "FORKED"
     GAP = "GAP"
     TRUNCATED = "TRUNCATED"
+    CONTRADICTED = "CONTRADICTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def append(connection: sa.Connection, at: datetime, *new: Event) -> None:
 def verify(store: Database, anchor: tuple[int, str] | None = None) -> ChainReport:
     """Read the whole chain and tell whether it holds, or the first event that does not and why.
 
-    anchor: number and hash of a head noted outside, such as the one printed in a report.
+    anchor: number and hash of a head noted outside.
     """
     count, head = 0, GENESIS
     in_order = sa.select(events).order_by(events.c.seq, events.c.hash)

@@ -2,7 +2,7 @@
 
 An owner is a random id for each start of a process, never a host name: a restart under the same
 name must not look alive. A claim is one conditional UPDATE. What a dead process held is released
-by a sweep, at boot and every minute; what a living one left behind, by its own next claim.
+by a sweep, at boot and every ten seconds; what a living one left behind, by its own next claim.
 """
 
 from __future__ import annotations

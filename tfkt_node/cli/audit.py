@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Annotated
 
@@ -32,20 +33,23 @@ def verify(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Read the chain of events from the first to the last, and check the hash of each.
+    """Check the hash of each event, and that verdicts, objects and deliveries are as events tell.
+
+    Compared are verdict, score, flag, reason, criteria and bundle, the digests of made objects, and
+    the ends of deliveries. Not proven is the rest, such as the scores of single slices.
 
     Note the head that is printed somewhere outside the database: given back as --anchor, it shows
     a chain that was cut off or made anew.
     """
     noted = _parse_anchor(anchor)
     with open_store(context) as store:
-        from tfkt_node.audit import chain
+        from tfkt_node.audit import proof
 
-        report = chain.verify(store, noted)
+        report = proof.verify(store, noted)
     if as_json:
         print_json({**asdict(report), "holds": report.holds})
     elif report.holds:
-        typer.echo(f"the chain holds: {counted(report.events, 'event')}")
+        typer.echo(f"the audit holds: {counted(report.events, 'event')}, and the rows they tell of")
         typer.echo(f"head {report.events}:{report.head}")
     if not report.holds:
         complain(f"the audit does not hold ({report.fault}): {report.message}")
@@ -55,10 +59,10 @@ def verify(
 def _parse_anchor(text: str) -> tuple[int, str] | None:
     if not text:
         return None
-    number, _, head = text.partition(":")
-    if not number.isdecimal() or len(head) != 64:
+    if not re.fullmatch(r"[1-9][0-9]*:[0-9a-f]{64}", text.lower()):
         raise typer.BadParameter(
             "expected NUMBER:HASH with 64 hex digits, as `audit verify` prints it",
             param_hint="--anchor",
         )
-    return int(number), head.lower()
+    number, head = text.lower().split(":")
+    return int(number), head
