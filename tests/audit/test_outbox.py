@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tfkt_node.audit.outbox import WAITED_FOR_ATTEMPTS
 from tfkt_node.audit.schema import objects, verdicts
 from tfkt_node.audit.store import Store
 from tfkt_node.records import (
@@ -139,6 +140,22 @@ def test_destination_gets_the_objects_of_a_series_in_their_order(decided: Store)
     assert decided.delivery_sent(again.delivery_id, "owner", 0, "", at(143))
     both = [decided.claim_delivery("owner", "pacs", at(144), LEASE_S) for _ in range(2)]
     assert ["2.25.2", "2.25.3"] == [one.sop_instance_uid for one in both if one is not None]
+
+
+def test_object_that_is_refused_again_and_again_holds_no_later_one_up(decided: Store) -> None:
+    """P5: nothing waits for ever for an answer that may never be another."""
+    build(decided, 40)
+    for number in range(WAITED_FOR_ATTEMPTS):
+        first = decided.claim_delivery("owner", "pacs", at(41 + number), LEASE_S)
+        assert first is not None
+        waits_until = at(42 + number if number + 1 < WAITED_FOR_ATTEMPTS else 3600)
+        assert decided.delivery_retry(first.delivery_id, "owner", "0x0110", waits_until, at(42))
+    revise(decided, 100, "v2")
+    build(decided, 140)
+
+    later = [decided.claim_delivery("owner", "pacs", at(141), LEASE_S) for _ in range(2)]
+
+    assert "2.25.2" in [one.sop_instance_uid for one in later if one is not None]
 
 
 @pytest.mark.parametrize("ends", ["dead", "lost"])

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.report import samples
 from tfkt_node.records import (
     ENHANCED_CT_IMAGE,
+    RETRY_DELIVERIES,
     Assessment,
     Confidence,
     EvidenceInstance,
@@ -493,7 +494,7 @@ def test_record_that_contradicts_itself_is_an_error(changes: dict[str, object], 
     with pytest.raises(Permanent, match=what) as caught:
         build(replace(samples.flagged_assessment(), **changes))
 
-    assert "`tfkt-node deliveries retry --all`" in caught.value.cure
+    assert RETRY_DELIVERIES in caught.value.cure
 
 
 def test_scored_slice_that_is_no_evidence_is_an_error() -> None:

@@ -425,7 +425,7 @@ def test_jpeg_2000_with_a_missing_tile_is_an_error(
 
 
 def test_last_tile_of_jpeg_2000_may_leave_its_length_out() -> None:
-    """Psot 0 is "up to the end" (ISO/IEC 15444-1 A.4.2)."""
+    """A length of 0 is "up to the end" (ISO/IEC 15444-1 A.4.2)."""
     stream = bytearray(tiled(0, 1, 2, 3))
     last = stream.rindex(TILE_PART)
     stream[last + 6 : last + 10] = bytes(4)

@@ -237,7 +237,7 @@ def test_position_held_twice_is_kept_and_counted() -> None:
 @given(
     phases=st.integers(2, 10),
     count=st.integers(2, 12),
-    numbering=st.sampled_from(["phase by phase", "place by place", "to and fro", "in blocks"]),
+    numbering=st.sampled_from(["phase by phase", "place by place", "there and back", "in blocks"]),
     seed=st.integers(0, 10**6),
 )
 def test_phases_of_a_4d_series_are_stacks_of_their_own(
@@ -248,7 +248,7 @@ def test_phases_of_a_4d_series_are_stacks_of_their_own(
     def number(phase: int, place: int) -> int:
         if numbering == "place by place":
             return place * phases + phase
-        if numbering == "to and fro" and phase % 2:
+        if numbering == "there and back" and phase % 2:
             return phase * count + count - 1 - place
         if numbering == "in blocks" and place >= count // 2:
             return phases * count + phase * count + place

@@ -19,6 +19,9 @@ from tfkt_node.audit.leases import FREED, claim, due, free, held, release_own
 from tfkt_node.audit.schema import deliveries, objects
 from tfkt_node.records import RETRY_DELIVERIES, ClaimedDelivery, DeliveryState, ObjectState
 
+WAITED_FOR_ATTEMPTS = 10
+"""A destination that refuses one object again and again must not keep a series' later word back."""
+
 
 class Outbox(Database):
     """Transitions of deliveries, and the operator's retry."""
@@ -244,8 +247,8 @@ class Outbox(Database):
 def earlier_pending() -> sa.Select[Any]:
     """Select the deliveries, to the same destination, that a delivery and its object wait for.
 
-    They are PENDING, of an earlier verdict on the same series. One whose object is FAILED is not
-    waited for: nobody knows whether it will ever be made.
+    They are PENDING, of an earlier verdict on the same series. One whose object is FAILED, or that
+    was tried often, is not waited for: nobody knows whether it will ever be made, or be taken.
     """
     earlier, its_object = deliveries.alias("earlier"), objects.alias("its_object")
     return (
@@ -259,6 +262,7 @@ def earlier_pending() -> sa.Select[Any]:
             its_object.c.state.in_([ObjectState.OWED, ObjectState.BUILT]),
             earlier.c.destination == deliveries.c.destination,
             earlier.c.state == DeliveryState.PENDING,
+            earlier.c.attempts < WAITED_FOR_ATTEMPTS,
         )
         .correlate(objects, deliveries)
     )

@@ -22,7 +22,7 @@ from highdicom.sr.value_types import (
 )
 from pydicom.sr.coding import Code
 
-from tfkt_node.records import Permanent, ReportRecord
+from tfkt_node.records import RETRY_DELIVERIES, Permanent, ReportRecord
 from tfkt_node.report import codes
 
 Item = Any
@@ -68,8 +68,7 @@ def number(name: Code, value: float, unit: Code, *inferred_from: Item) -> Item:
     if not math.isfinite(value):
         raise Permanent(
             f"the value of {name.meaning!r} is not a finite number",
-            cure="report it as a fault of the node; once mended, "
-            "run `tfkt-node deliveries retry --all`",
+            cure=f"report it as a fault of the node; once mended, run {RETRY_DELIVERIES}",
         )
     item = NumContentItem(name, value, unit, relationship_type="CONTAINS")
     if isinstance(value, int):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tfkt_node.records import (
+    RETRY_DELIVERIES,
     Assessment,
     EvidenceInstance,
     Outcome,
@@ -36,8 +37,7 @@ def contradiction(what: str) -> Permanent:
     """Return the error for a record that no honest report can be made of."""
     return Permanent(
         f"the verdict's record contradicts itself: {what}",
-        cure="report it as a fault of the node; once mended, "
-        "run `tfkt-node deliveries retry --all`",
+        cure=f"report it as a fault of the node; once mended, run {RETRY_DELIVERIES}",
     )
 
 
