@@ -153,6 +153,7 @@ def test_evaluate_names_a_bundle_that_is_not_there(run, tmp_path, capsys):
         ({"swinv2b.norm.bias": 1024}, "effnetv2l.features.0.0.weight is missing, and "),
         ({"epoch": None}, "must hold a state_dict"),
         ({"state_dict": None}, "it may stand under 'state_dict'"),
+        ([1.0, 2.0], "must hold a state_dict"),
         (b"weights", "is no checkpoint of plain tensors"),
         (b"hello\n", "is no checkpoint of plain tensors"),
         (b"", "is no checkpoint of plain tensors (EOFError)"),
@@ -165,6 +166,8 @@ def test_convert_names_what_is_wrong_with_a_checkpoint(run, tmp_path, capsys, co
     checkpoint = tmp_path / "checkpoint"
     if isinstance(content, bytes):
         checkpoint.write_bytes(content)
+    elif isinstance(content, list):
+        torch.save(torch.tensor(content), checkpoint)
     else:
         values = {name: 3 if size is None else torch.ones(size) for name, size in content.items()}
         torch.save(values, checkpoint)

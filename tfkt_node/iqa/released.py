@@ -72,7 +72,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             "state_dict of the model with torch.save"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        inner = [name for name in ("state_dict", "model") if name in state] if state else []
+        names = state if isinstance(state, Mapping) else ()
+        inner = [name for name in ("state_dict", "model") if name in names]
         hint = f"; it may stand under {inner[0]!r}: save that alone" if inner else ""
         raise ValueError(f"{path} must hold a state_dict, names and tensors{hint}")
     if all(name.startswith("module.") for name in state):
