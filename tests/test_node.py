@@ -95,24 +95,16 @@ def test_reception_starts_while_the_database_is_silent(tmp_path: Path, files: li
 
 
 @pytest.mark.station
-def test_delivery_revived_without_its_peer_is_given_up_again(tmp_path: Path) -> None:
+def test_delivery_revived_without_its_peer_is_given_up_again(owing: Node) -> None:
     """P5: `deliveries retry --all` leaves nothing PENDING that nobody would send."""
-    settings = settings_for(tmp_path)
-    upgrade(settings.storage.database_url)
-    node = Node(settings)
-    making.fill(node.store, 1)
-    making.close(node.store, 30)
-    making.decide(node.store, 31, "v1")
-    node._sweep()
-    assert 1 == node.store.retry_deliveries(None, "operator", "all", making.at(40))
+    owing._sweep()
+    assert 1 == owing.store.retry_deliveries(None, "operator", "all", making.at(40))
 
-    node._sweep()
+    owing._sweep()
 
-    (row,) = node.store.delivery_rows()
+    (row,) = owing.store.delivery_rows()
     assert DeliveryState.DEAD is row.state
     assert "no peer named pacs" in row.last_error
-    node.store.close()
-    node.spool.release()
 
 
 @pytest.mark.station

@@ -6,10 +6,9 @@ an arrival is either in the frozen list or opens the next revision (promises P3,
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from tfkt_node.audit.chain import Event, EventKind, append
 from tfkt_node.audit.columns import in_state
 from tfkt_node.audit.database import Database, indexable, insert_new, insert_once, storable
-from tfkt_node.audit.schema import events, instances, revisions, series
+from tfkt_node.audit.schema import instances, revisions, series
 from tfkt_node.records import (
     CT_CLASSES,
     InstanceHeader,
@@ -34,9 +33,6 @@ LOGGER = logging.getLogger(__name__)
 
 MOST_TOLD = 10
 """Other series that a line of the log names."""
-
-TOLD = ("seq", "at", "kind", "subject", "actor", "detail")
-"""What people are told of an event."""
 
 Arrived = tuple[StoredInstance, InstanceHeader]
 
@@ -88,50 +84,6 @@ class Arrivals(Database):
             for index, result in zip(indices, indexed.results, strict=True):
                 results[index] = result
         return results
-
-    def set_aside_counts(self) -> dict[str, int]:
-        """Return how many instances were set aside, by reason."""
-        counted = (
-            sa.select(instances.c.reason, sa.func.count())
-            .where(instances.c.series_id.is_(None), instances.c.state == InstanceState.SET_ASIDE)
-            .group_by(instances.c.reason)
-            .order_by(instances.c.reason)
-        )
-        with self.reading() as connection:
-            return {reason: count for reason, count in connection.execute(counted)}
-
-    def conflicts_of(self, series_id: int) -> Mapping[str, Any]:
-        """Return what a series has in common with others, and what was told of its instances.
-
-        series_of_the_same_uid: those of other patients or studies. series_of_the_same_instances:
-        those that hold one of its SOP Instance UIDs. instance_events: in their order.
-        """
-        its, others = instances, instances.alias("others")
-        this = sa.select(series.c.series_uid).where(series.c.id == series_id).scalar_subquery()
-        same_uid = sa.select(series.c.id).where(
-            series.c.series_uid == this, series.c.id != series_id
-        )
-        same_instances = (
-            sa.select(others.c.series_id)
-            .distinct()
-            .join(its, its.c.sop_instance_uid == others.c.sop_instance_uid)
-            .where(its.c.series_id == series_id, others.c.series_id != series_id)
-        )
-        subjects = sa.select(sa.literal("instance:") + sa.cast(its.c.id, sa.Text))
-        of_instances = (
-            sa.select(*(events.c[name] for name in TOLD))
-            .where(events.c.subject.in_(subjects.where(its.c.series_id == series_id)))
-            .order_by(events.c.seq)
-        )
-        with self.reading() as connection:
-            return {
-                "series_of_the_same_uid": sorted(connection.scalars(same_uid)),
-                "series_of_the_same_instances": sorted(connection.scalars(same_instances)),
-                "instance_events": [
-                    {**row, "detail": json.loads(row["detail"])}
-                    for row in connection.execute(of_instances).mappings()
-                ],
-            }
 
     def known_digests(self) -> set[str]:
         """Return the digests of all instances that have a row."""

@@ -26,6 +26,7 @@ from tfkt_node.records import (
     Confidence,
     DeliveryRow,
     DeliveryState,
+    InstanceState,
     Misconfigured,
     ObjectKind,
     ObjectState,
@@ -91,6 +92,42 @@ class Listings(Database):
                 raise Misconfigured(f"several series have that UID; give one of {numbers}")
             tables = _detail_of(connection, found[0].id)
             return {**_plain(found[0], leave_out=("attributes",)), **tables}
+
+    def set_aside_counts(self) -> dict[str, int]:
+        """Return how many instances were set aside, by reason."""
+        counted = (
+            sa.select(instances.c.reason, sa.func.count())
+            .where(instances.c.series_id.is_(None), instances.c.state == InstanceState.SET_ASIDE)
+            .group_by(instances.c.reason)
+            .order_by(instances.c.reason)
+        )
+        with self.reading() as connection:
+            return {reason: count for reason, count in connection.execute(counted)}
+
+    def conflicts_of(self, series_id: int) -> Mapping[str, Any]:
+        """Return what a series has in common with others, and what was told of its instances.
+
+        series_of_the_same_uid: those of other patients or studies. series_of_the_same_instances:
+        those that hold one of its SOP Instance UIDs. instance_events: in their order.
+        """
+        its, others = instances, instances.alias("others")
+        this = sa.select(series.c.series_uid).where(series.c.id == series_id).scalar_subquery()
+        same_uid = sa.select(series.c.id).where(
+            series.c.series_uid == this, series.c.id != series_id
+        )
+        same_instances = (
+            sa.select(others.c.series_id)
+            .distinct()
+            .join(its, its.c.sop_instance_uid == others.c.sop_instance_uid)
+            .where(its.c.series_id == series_id, others.c.series_id != series_id)
+        )
+        subjects = sa.select(sa.literal("instance:") + sa.cast(its.c.id, sa.Text))
+        with self.reading() as connection:
+            return {
+                "series_of_the_same_uid": sorted(connection.scalars(same_uid)),
+                "series_of_the_same_instances": sorted(connection.scalars(same_instances)),
+                "instance_events": _told(connection, subjects.where(its.c.series_id == series_id)),
+            }
 
     def delivery_rows(
         self,
@@ -269,6 +306,11 @@ def _events_of(
     subjects += [f"revision:{row['id']}" for row in tables["revisions"]]
     subjects += [f"object:{row['id']}" for row in tables["objects"]]
     subjects += [f"delivery:{row['id']}" for row in tables["deliveries"]]
+    return _told(connection, subjects)
+
+
+def _told(connection: sa.Connection, subjects: Any) -> list[dict[str, Any]]:
+    """Return the events of subjects, in their order. subjects: a list, or a select of them."""
     told = connection.execute(
         sa.select(*_columns(events, "prev_hash", "hash"))
         .where(events.c.subject.in_(subjects))

@@ -17,7 +17,7 @@ from pathlib import Path
 from tfkt_node.file_bytes import Buffer, open_bytes
 from tfkt_node.reception import file_meta
 from tfkt_node.reception.elements import EXPLICIT_LITTLE, sniff_encoding, walk
-from tfkt_node.reception.file_meta import encode_meta, read_meta
+from tfkt_node.reception.file_meta import encode_meta, parse_meta
 from tfkt_node.reception.headers import read_header
 from tfkt_node.reception.incoming import begin_digest
 from tfkt_node.reception.instances import is_uid
@@ -173,7 +173,7 @@ def _identify(path: Path, scratch: Path) -> InstanceRef | Refusal:
         for piece in _pieces(data, start):
             sha.update(piece)
         digest = sha.hexdigest()
-        if not _tells(path, start, (sop_class, sop_uid, syntax)):
+        if not _tells(data, start, (sop_class, sop_uid, syntax)):
             path = scratch / f"{digest}.dcm"
             with path.open("wb") as whole:
                 whole.write(encode_meta(sop_class, sop_uid, syntax, ""))
@@ -208,10 +208,10 @@ def _file_meta(data: Buffer) -> tuple[dict[int, str], int]:
     return meta, start
 
 
-def _tells(path: Path, start: int, uids: tuple[str, str, str]) -> bool:
+def _tells(data: Buffer, start: int, uids: tuple[str, str, str]) -> bool:
     """Tell whether the file's own file meta information says all this."""
     try:
-        meta, data_set_start = read_meta(path)
+        meta, data_set_start = parse_meta(data)
     except SetAside:
         return False
     numbers = (file_meta.SOP_CLASS_UID, file_meta.SOP_INSTANCE_UID, file_meta.TRANSFER_SYNTAX_UID)
