@@ -172,6 +172,31 @@ def test_lung_counts_as_the_little_water_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("half_mm", "wall_mm", "arm_mm"),
+    [((150, 110), 8, 0), ((150, 110), 5, 0), ((120, 90), 8, 35), ((120, 90), 60, 30)],
+)
+def test_thin_chest_wall_and_arms_beside_it_belong_to_the_body(
+    half_mm: tuple[float, float], wall_mm: float, arm_mm: float
+) -> None:
+    """A lung behind a wall of two cells counts, and both arms; a hollow couch top does not."""
+    y, x = (np.mgrid[:512, :512] - 255.5) * SPACING[0]
+    wide, high = half_mm
+    hu = np.where(np.hypot(x / wide, y / high) < 1, 40.0, -1000.0)
+    lung = np.hypot(x / (wide - wall_mm), y / (high - wall_mm)) < 1
+    hu[lung & (np.abs(x) > 35)] = -850
+    for side in (-1, 1):
+        hu[np.hypot(x - side * (wide + arm_mm + 4), y - 20) < arm_mm] = 40
+    water_mm2 = float((hu / 1000 + 1).sum()) * SPACING[0] ** 2
+    couch = np.hypot(x / 165, (y - high - 18) / 15)
+    hu[(couch < 1) & (hu == -1000)] = -200
+    hu[couch < 0.8] = -900
+
+    found = water_equivalent_diameter_mm(find_body((hu + white(20)).astype(np.float32)), SPACING)
+
+    assert found == pytest.approx(2 * math.sqrt(water_mm2 / math.pi), rel=0.02)
+
+
+@pytest.mark.parametrize(
     ("phantom_mm", "diameter_mm", "factor"),
     [
         (320, 100, 2.57),

@@ -48,6 +48,12 @@ Philips call them. Their noise is three times that of a soft kernel at the same 
 
 COARSE_CELLS = 128
 TISSUE_ABOVE_HU = -400.0
+LEAST_LIMB = 0.04
+"""Share of the trunk's area that an arm beside it has."""
+LUNG_MEAN_HU = -950.0
+LUNG_RIM = 0.3
+"""Share of a lung's rim that lies in tissue of 3 cells and more. Measured: lungs at least 0.32,
+couch tops at most 0.06."""
 LEAST_BODY_SHARE = 0.02
 LEAST_BODY_MM = 75.0
 """Equivalent diameter; a newborn's trunk has about 100 mm."""
@@ -129,13 +135,15 @@ def is_head_scan(reasons: Sequence[Reason | None]) -> bool:
 def find_body(hu: FloatArray) -> Body:
     """Find the body in a slice: (rows, columns) float32, HU, without padding.
 
-    Tissue on the coarse grid, opened by 3 x 3 cells (about 8 mm) so that couch and blankets fall
-    off, its largest pieces, filled. Cells average noise away, so that it holds at any dose.
+    Tissue on the coarse grid with its lungs, opened by 3 x 3 cells (about 8 mm) so that couch and
+    blankets fall off; its largest pieces and the arms beside them, filled. Cells average noise
+    away, so that it holds at any dose.
     """
     block = max(1, round(min(hu.shape) / COARSE_CELLS))
     means = cell_means(hu, block)
-    tissue = ndimage.binary_opening(means > TISSUE_ABOVE_HU, np.ones((3, 3)))
-    mask = ndimage.binary_fill_holes(_pieces(tissue, least_share=0.1))
+    tissue = means > TISSUE_ABOVE_HU
+    opened = ndimage.binary_opening(tissue | _lungs(means, tissue), np.ones((3, 3)))
+    mask = ndimage.binary_fill_holes(_pieces(opened, least_share=0.1) | _limbs(opened))
     squares = cell_means(np.square(hu), block)
     return Body(means, squares, mask, block, _outline(mask, block))
 
@@ -199,6 +207,37 @@ def _pieces(mask: BoolArray, least_share: float) -> BoolArray:
     sizes[0] = 0
     kept: BoolArray = (sizes >= max(1.0, least_share * sizes.max()))[labels]
     return kept
+
+
+def _lungs(means: FloatArray, tissue: BoolArray) -> BoolArray:
+    """Mark holes of the tissue that hold more than air and lie in thick tissue.
+
+    Before anything is opened: that takes away a chest wall of under three cells, and with it the
+    lung behind. A hollow couch top is a hole as well, with little thick tissue around it.
+    """
+    holes, found = ndimage.label(ndimage.binary_fill_holes(tissue) & ~tissue)
+    rim = np.where(tissue, ndimage.grey_dilation(holes, (3, 3)), 0)
+    thick = rim[ndimage.binary_opening(tissue, np.ones((3, 3)))]
+    around, in_thick = (np.bincount(one.ravel(), minlength=found + 1) for one in (rim, thick))
+    mean = np.asarray(ndimage.mean(means, holes, np.arange(found + 1)))
+    lungs = (in_thick >= LUNG_RIM * around) & (mean > LUNG_MEAN_HU)
+    lungs[0] = False  # what is no hole
+    marked: BoolArray = lungs[holes]
+    return marked
+
+
+def _limbs(mask: BoolArray) -> BoolArray:
+    """Keep connected pieces of LEAST_LIMB that are not much longer than thick: arms.
+
+    The plates of a couch are as large.
+    """
+    labels, found = ndimage.label(mask)
+    area = np.bincount(labels.ravel(), minlength=found + 1)
+    area[0] = 0
+    reach = ndimage.distance_transform_cdt(mask, "chessboard")
+    across = 2 * np.asarray(ndimage.maximum(reach, labels, np.arange(found + 1))) - 1
+    limbs: BoolArray = ((area >= LEAST_LIMB * area.max()) & (area <= 3 * across**2))[labels] & mask
+    return limbs
 
 
 def _outline(mask: BoolArray, block: int) -> tuple[int, int, int, int] | None:
