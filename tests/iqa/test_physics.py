@@ -46,7 +46,7 @@ def coarse(sigma: float, width_px: float) -> FloatArray:
 # --------------------------------------------------------------------------- noise
 
 
-@pytest.mark.parametrize("sigma", [5, 12, 30, 80])
+@pytest.mark.parametrize("sigma", [5, 12, 30, 80, 200, 500])
 @pytest.mark.parametrize("radius_mm", [70, 120, 160])
 def test_noise_of_known_level_is_measured(sigma: float, radius_mm: float) -> None:
     """White noise of a given SD comes back as that SD within 5 %, in small and large bodies."""
@@ -64,7 +64,7 @@ def test_noise_does_not_depend_on_the_matrix(size: int) -> None:
     body = find_body(cut)
 
     assert noise_hu(body, SPACING) == pytest.approx(20, rel=0.05)
-    assert noise_fine_to_coarse(cut, body) == pytest.approx(1, abs=0.05)
+    assert noise_fine_to_coarse(cut, body, SPACING) == pytest.approx(1, abs=0.05)
 
 
 def test_noise_agrees_with_a_plain_filter_of_local_deviations() -> None:
@@ -82,7 +82,7 @@ def test_too_little_soft_tissue_gives_no_noise() -> None:
     body = find_body(hu)
 
     assert noise_hu(body, SPACING) is None
-    assert noise_fine_to_coarse(hu, body) is None
+    assert noise_fine_to_coarse(hu, body, SPACING) is None
 
 
 def test_coarser_noise_has_a_lower_ratio_at_any_level() -> None:
@@ -90,7 +90,7 @@ def test_coarser_noise_has_a_lower_ratio_at_any_level() -> None:
 
     def ratio(noise: FloatArray) -> float:
         hu = muscle(noise)
-        found = noise_fine_to_coarse(hu, find_body(hu))
+        found = noise_fine_to_coarse(hu, find_body(hu), SPACING)
         assert found is not None
         return found
 
@@ -102,11 +102,25 @@ def test_coarser_noise_has_a_lower_ratio_at_any_level() -> None:
     assert ratio(white(60)) == pytest.approx(ratios[0], abs=0.03)
 
 
+def test_small_field_of_view_does_not_make_noise_look_smoothed() -> None:
+    """The grain of a soft kernel is told alike in pixels of 0.7 mm and of 0.35 mm, as a child's."""
+    large, small = muscle(coarse(15, 0.8)), muscle(coarse(15, 1.6))
+    half = (SPACING[0] / 2, SPACING[1] / 2)
+
+    ratios = [
+        noise_fine_to_coarse(large, find_body(large), SPACING),
+        noise_fine_to_coarse(small, find_body(small), half),
+    ]
+
+    assert ratios[0] == pytest.approx(ratios[1], abs=0.1)
+    assert noise_fine_to_coarse(small, find_body(small), SPACING) < 0.3 < min(ratios)
+
+
 def test_flat_image_has_no_noise_to_tell_the_grain_of() -> None:
     """A noise-free phantom divides nothing by zero."""
     hu = muscle(0.0)
 
-    assert noise_fine_to_coarse(hu, find_body(hu)) is None
+    assert noise_fine_to_coarse(hu, find_body(hu), SPACING) is None
 
 
 # --------------------------------------------------------------------------- streaks
@@ -124,13 +138,29 @@ def test_streaks_that_reach_into_the_air_raise_the_index() -> None:
         body = find_body(hu)
         noise = noise_hu(body, SPACING)
         assert noise is not None
-        return streak_index(body, noise)
+        return streak_index(body, noise, SPACING)
 
     low, high = index(quiet), index(streaked)
     assert low is not None
     assert high is not None
     assert low < 0.6
     assert high > 0.8
+
+
+@pytest.mark.parametrize("size", [256, 768])
+def test_streak_index_does_not_depend_on_the_matrix(size: int) -> None:
+    """The same air and tissue in a smaller or larger matrix have the same index."""
+
+    def index(hu: FloatArray) -> float:
+        body = find_body(hu)
+        found = streak_index(body, noise_hu(body, SPACING), SPACING)
+        assert found is not None
+        return found
+
+    hu = muscle(coarse(20, 2), radius_mm=50)
+    cut = hu[128:384, 128:384] if size == 256 else np.pad(hu, 128, mode="reflect")
+
+    assert index(cut) == pytest.approx(index(hu), rel=0.1)
 
 
 def test_no_streaks_are_told_without_air() -> None:
@@ -140,7 +170,7 @@ def test_no_streaks_are_told_without_air() -> None:
     masked[masked < -500] = -1000
 
     for hu in (full, masked):
-        assert streak_index(find_body(hu), 20.0) is None
+        assert streak_index(find_body(hu), 20.0, SPACING) is None
 
 
 # --------------------------------------------------------------------------- size and dose

@@ -20,6 +20,7 @@ from tfkt_node.records import BoolArray, FloatArray, SliceGeometry
 SOFT_TISSUE_HU = (0.0, 150.0)
 """Muscle and organs, contrast medium included."""
 WINDOW_MM = 6.0
+HEAVY_NOISE_HU = 120.0
 LEAST_PIXELS = 2000
 """Fewer pixels of soft tissue, or of air, give no number worth the name."""
 
@@ -27,6 +28,9 @@ BIN = 0.02
 """Width of a bin of ln(SD): 2 %."""
 SMOOTHING_BINS = 3.0
 
+GRAIN_MM = 0.7
+"""Pixels for which the grain of noise is told; two and more smaller ones are averaged, so that a
+child's small field of view does not make noise look smoothed."""
 WHITE_FINE_TO_COARSE = 2.19
 """Of white noise, before it is set to 1: twice, and the skewness of medians over few pixels."""
 
@@ -57,14 +61,17 @@ def measure(hu: FloatArray, body: Body, where: SliceGeometry) -> Measures:
     The same names for every slice; only the dose is known where the pixel spacing is not.
     """
     spacing_mm, dose = where.pixel_spacing_mm, where.ctdi_vol_mgy
-    noise = diameter = None
+    noise = grain = streaks = diameter = None
     if spacing_mm is not None:
         noise = noise_hu(body, spacing_mm)
         diameter = water_equivalent_diameter_mm(body, spacing_mm)
+        if noise is not None:
+            grain = noise_fine_to_coarse(hu, body, spacing_mm)
+            streaks = streak_index(body, noise, spacing_mm)
     return {
         "noise_hu": noise,
-        "noise_fine_to_coarse": None if noise is None else noise_fine_to_coarse(hu, body),
-        "streak_index": None if noise is None else streak_index(body, noise),
+        "noise_fine_to_coarse": grain,
+        "streak_index": streaks,
         "water_equivalent_diameter_mm": diameter,
         "ctdi_vol_mgy": dose,
         "ssde_mgy": ssde_mgy(dose, where.ctdi_phantom_mm, diameter),
@@ -96,66 +103,84 @@ def noise_hu(body: Body, spacing_mm: tuple[float, float]) -> float | None:
     The mode keeps out vessels and edges; texture of organs adds to values under about 8 HU.
     Source: Christianson et al., AJR 2015;205:W80 (tissue mask, histogram of local SDs, mode).
     """
-    cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
-    cells = max(2, round(WINDOW_MM / cell_mm))
-    soft = _soft_tissue(body)
-    if min(soft.shape) < cells:
-        return None
-    even = _window_means(soft, cells) == 1
-    if even.sum() * body.block**2 < LEAST_PIXELS:
-        return None
-    squares = _window_means(body.squares, cells)
-    variance = (squares - np.square(_window_means(body.means, cells)))[even]
-    pixels = (cells * body.block) ** 2
-    return _mode(np.sqrt(np.maximum(variance * pixels / (pixels - 1), 1e-4)))
+    deviations = _deviations(body, _soft_tissue(body), spacing_mm)
+    return None if deviations is None else _mode(deviations)
 
 
-def noise_fine_to_coarse(hu: FloatArray, body: Body) -> float | None:
+def noise_fine_to_coarse(
+    hu: FloatArray, body: Body, spacing_mm: tuple[float, float]
+) -> float | None:
     """Measure how fine the noise of soft tissue is: 1 for white noise, less for coarser.
 
     SD of pixels about the means of 2 x 2, over SD of these about the means of 4 x 4 (medians), in
-    units of white noise. About 0.7 for medium kernels, 0.5 for soft ones. None under 2,000 pixels.
+    units of white noise. Pixels are taken together to about GRAIN_MM, never divided. About 0.7 for
+    medium kernels, 0.5 for soft ones. None under 2,000 pixels.
     """
+    together = max(1, round(GRAIN_MM / math.sqrt(spacing_mm[0] * spacing_mm[1])))
     soft = _soft_tissue(body)
-    two = cell_means(hu, 2)
+    pixels = hu if together == 1 else cell_means(hu, together)
+    two = cell_means(pixels, 2)
     four = cell_means(two, 2)
     # Where the cells of 4 x 4 lie in the body's own grid, which is another for other matrices.
     rows, columns = (
-        np.minimum((4 * np.arange(length) + 2) // body.block, most - 1)
+        np.minimum((4 * np.arange(length) + 2) * together // body.block, most - 1)
         for length, most in zip(four.shape, soft.shape, strict=True)
     )
     even = soft[np.ix_(rows, columns)]
     if 16 * even.sum() < LEAST_PIXELS:
         return None
     of_two = cell_means(np.square(two), 2)
-    fine = float(np.median((cell_means(np.square(hu), 4) - of_two)[even]))
+    fine = float(np.median((cell_means(np.square(pixels), 4) - of_two)[even]))
     coarse = float(np.median((of_two - np.square(four))[even]))
     return math.sqrt(max(fine, 0.0) / coarse) / WHITE_FINE_TO_COARSE if coarse > 0 else None
 
 
-def streak_index(body: Body, noise: float) -> float | None:
-    """Measure streaks: SD in the air beside the body over the noise in soft tissue.
+def streak_index(body: Body, noise: float, spacing_mm: tuple[float, float]) -> float | None:
+    """Measure streaks: SD in the air beside the body over the noise in soft tissue, `noise_hu`.
 
-    Noise of photons is strongest in the middle of a body, streaks (missing views, metal, starved
-    rays) reach out into the air: about 0.5 with few of them, over 1 with many. None where a
-    scanner wrote one value into the air, or where the body leaves under 2,000 pixels of it.
+    Median over windows as large as those of the noise. Noise of photons is strongest in the middle
+    of a body, streaks (missing views, metal, starved rays) reach out into the air: about 0.5 with
+    few of them, over 1 with many. None where a scanner wrote one value into the air, or where the
+    body leaves under 2,000 pixels of it.
     """
     near = ndimage.binary_dilation(body.mask, iterations=AIR_CELLS_AWAY)
     y, x = np.ogrid[: near.shape[0], : near.shape[1]]
     radius = np.hypot(y - (near.shape[0] - 1) / 2, x - (near.shape[1] - 1) / 2)
     inside = radius < min(near.shape) / 2 - AIR_CELLS_AWAY
     air = inside & ~near & (body.means < AIR_BELOW_HU)
-    if air.sum() * body.block**2 < LEAST_PIXELS:
-        return None
-    variance = body.squares[air] - np.square(body.means[air])
-    deviation = math.sqrt(max(float(np.median(variance)), 0.0))
+    deviations = _deviations(body, air, spacing_mm)
+    deviation = 0.0 if deviations is None else float(np.median(deviations))
     return deviation / noise if deviation >= LEAST_AIR_SD_HU else None
 
 
+def _deviations(
+    body: Body, where: BoolArray, spacing_mm: tuple[float, float]
+) -> Float64Array | None:
+    """Return the SD in each window of 6 mm that lies in `where`; None for too few of them."""
+    cell_mm = body.block * math.sqrt(spacing_mm[0] * spacing_mm[1])
+    cells = max(2, round(WINDOW_MM / cell_mm))
+    if min(where.shape) < cells:
+        return None
+    even = _window_means(where, cells) == 1
+    if even.sum() * body.block**2 < LEAST_PIXELS:
+        return None
+    squares = _window_means(body.squares, cells)
+    variance = (squares - np.square(_window_means(body.means, cells)))[even]
+    pixels = (cells * body.block) ** 2
+    deviations: Float64Array = np.sqrt(np.maximum(variance * pixels / (pixels - 1), 1e-4))
+    return deviations
+
+
 def _soft_tissue(body: Body) -> BoolArray:
-    """Mark cells of soft tissue, one cell away from all else: half-filled cells stay out."""
+    """Mark cells of soft tissue, one cell away from all else: half-filled cells stay out.
+
+    In heavy noise the means of single cells tell no tissue; those over 3 x 3 of them do.
+    """
     low, high = SOFT_TISSUE_HU
-    soft = body.mask & (body.means > low) & (body.means < high)
+    means, squares = body.means[body.mask], body.squares[body.mask]
+    heavy = means.size and np.median(squares - np.square(means)) > HEAVY_NOISE_HU**2
+    means = ndimage.uniform_filter(body.means, 3) if heavy else body.means
+    soft = body.mask & (means > low) & (means < high)
     return np.asarray(ndimage.binary_erosion(soft), bool)
 
 
