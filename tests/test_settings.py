@@ -180,6 +180,8 @@ def test_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[series]\nquiet_s = nan", "series.quiet_s"),
         ("[reception]\nsocket_timeout_s = inf", "reception.socket_timeout_s"),
         ("[criteria.adult]\nlimited_from = 3.0", "limited_from must not be above"),
+        ("[criteria.adult]\nlimited_from = true", "expected a number"),
+        ('[criteria.child]\nowner = ""', "criteria.child.owner"),
         ('[scoring]\ndevice = "cuda"', "needs scoring.engine 'torch'"),
         ('[[peers]]\nname = "a"\nae_title = "A"\ndeliver = true', "needs a host"),
         ('[[peers]]\nname = "a"\nae_title = "A"\nsend = true', "needs a network or a host"),

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -41,6 +49,14 @@ class Group(BaseModel):
     """A table of the settings file: frozen, unknown keys refused, numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        number = info.field_name and cls.model_fields[info.field_name].annotation in (int, float)
+        if number and isinstance(value, bool):
+            raise ValueError("expected a number")
+        return value
 
 
 AeTitle = str
@@ -157,6 +173,7 @@ class Criteria(Group):
     )
     owner: str = Field(
         "default",
+        min_length=1,
         max_length=64,
         description="who answers for these thresholds; printed in reports (ASCII)",
     )

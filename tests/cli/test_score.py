@@ -187,13 +187,14 @@ def test_a_picture_of_the_scores(
     assert b"2.25" not in content
 
 
-def test_a_picture_needs_its_folder(
-    command: Command, config: Callable[[str], Path], series: Path, tmp_path: Path
+@pytest.mark.parametrize("picture", ["no/x.png", "x.pdf"])
+def test_a_picture_needs_its_folder_and_name(
+    command: Command, config: Callable[[str], Path], series: Path, tmp_path: Path, picture: str
 ) -> None:
-    """A place that cannot be written is said first, before bundle and files are looked at."""
+    """What cannot be written is said first, before bundle and files are looked at."""
     no_bundle = config('[scoring]\nbundle = "none"')
 
-    ran = command("--config", no_bundle, "score", series, "--figure", tmp_path / "no" / "x.png")
+    ran = command("--config", no_bundle, "score", series, "--figure", tmp_path / picture)
 
     assert 2 == ran.code
     assert "--figure" in ran.err

@@ -81,7 +81,12 @@ def score(
 
 
 def _refuse_unwritable(figure: Path | None) -> None:
-    if figure is not None and not figure.absolute().parent.is_dir():
+    if figure is None:
+        return
+    if figure.suffix.lower() != ".png":
+        problem = f"the picture is a PNG: give a name that ends in .png, not {figure.name}"
+        raise typer.BadParameter(problem, param_hint="--figure")
+    if not figure.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {figure.parent}", param_hint="--figure")
 
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage as ndi
 
+from tfkt_node.iqa.physics import NOISE_AT_4_HU
 from tfkt_node.iqa.uncertainty import U_ENDS
 from tfkt_node.records import BoolArray, FloatArray
 
-SIGMA_AT_4 = 24.0
+SIGMA_AT_4 = NOISE_AT_4_HU
 """HU of noise, as of a standard kernel, at which readers give 4."""
 
 STREAK_WEIGHT = 2.0**0.5
