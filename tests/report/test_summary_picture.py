@@ -12,6 +12,7 @@ from tests.report import samples
 from tests.report.validators import frames_of_one
 from tfkt_node.records import Confidence, Outcome, Permanent, Reason
 from tfkt_node.report import structured_report, summary_picture
+from tfkt_node.report.summary import how_sure
 
 SLICE = np.linspace(-1000, 1000, 64 * 64, dtype=np.float32).reshape(64, 64)
 
@@ -59,6 +60,25 @@ def test_picture_says_verdict_score_doubt_and_worst_slice() -> None:
         "diagnostic\nfrom 2.5", "Slices in scope: 35, out of scope: 5",
     ):  # fmt: skip
         assert part in said
+
+
+def test_every_reason_to_doubt_is_written_clear_of_the_curve() -> None:
+    """P6: all eight that a verdict can have, and the interval behind them, whole and legible."""
+    doubts = (
+        Reason.TOO_FEW_SLICES, Reason.COVERAGE, Reason.AGE_UNKNOWN, Reason.INTERVAL,
+        Reason.PARTLY_READ, Reason.NO_GEOMETRY, Reason.KERNEL, Reason.PHYSICS,
+    )  # fmt: skip
+    assessment = samples.flagged_assessment(confidence_reasons=doubts)
+
+    figure = summary_picture.draw(samples.record_of(assessment), SLICE)
+
+    said = next(one for one in figure.texts if "low confidence" in one.get_text())
+    assert how_sure(assessment) == said.get_text().replace("\n", " ")
+    curve, _ = figure.axes
+    around = curve.get_tightbbox().frozen()  # with its legend
+    assert said.get_window_extent().y0 > around.y1
+    assert said.get_window_extent().x1 < summary_picture.SIDE_PIXELS
+    assert curve.get_tightbbox().y0 > figure.axes[1].get_tightbbox().y1
 
 
 def test_no_identifier_is_burned_in() -> None:

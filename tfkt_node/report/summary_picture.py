@@ -68,7 +68,7 @@ def draw(record: ReportRecord, worst_slice: FloatArray | None) -> Figure:
             figsize=(SIDE_PIXELS / DPI, SIDE_PIXELS / DPI), dpi=DPI, facecolor=BACKGROUND
         )
         _write_verdict(figure, record)
-        _draw_curve(figure.add_axes((0.09, 0.44, 0.75, 0.34)), record)
+        _draw_curve(figure.add_axes((0.09, 0.42, 0.75, 0.3)), record)
         _draw_worst(figure, record, worst_slice)
         return figure
 
@@ -78,7 +78,8 @@ def _write_verdict(figure: Figure, record: ReportRecord) -> None:
     stack = deciding_stack(a)
     words = list(short(a))
     score = f"Score {plain_number(score_of(stack))} of 4"
-    lines = "\n".join(textwrap.wrap(how_sure(a), 92)[:4])
+    # Five lines hold every reason there is, and end above the curve's legend.
+    lines = "\n".join(textwrap.wrap(how_sure(a), 104, max_lines=5, placeholder=" ..."))
     figure.text(0.04, 0.965, "CT image quality", color=FAINT, fontsize=16, va="top")
     figure.text(0.04, 0.94, words[0], color=INK, fontsize=30, va="top", weight="bold")
     figure.text(0.96, 0.94, score, color=INK, fontsize=22, va="top", ha="right")
