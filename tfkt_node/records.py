@@ -522,6 +522,7 @@ class ReportRecord:
 
     attributes: as in InstanceHeader. decided_at: every time in the objects, in the zone of the
     study or, where that states none, in its own: UTC from the audit, then `report.timezone`.
+    series_description: as it is known now; a corrected version of an image may have changed it.
     before: what this report takes back or confirms, newest first: the earlier revisions that owed a
     report, back to one that was assessed.
     predecessor: the report that this one supersedes; None where none could be made.

@@ -30,7 +30,7 @@ from tfkt_node.records import (
     ReportRecord,
     Verdict,
 )
-from tfkt_node.report import codes, structured_report
+from tfkt_node.report import codes, key_objects, structured_report
 from tfkt_node.report.document import ENHANCED_SR_FORM, SR_FORM
 from tfkt_node.report.findings import outline
 
@@ -241,6 +241,55 @@ def test_deciding_stack_comes_first_and_alone_has_the_verdict() -> None:
     assert "Stack 2 of 2" in str(children(first, "Tracking Identifier")[0].TextValue)
     assert [("RADLEX", "RID13")] == coded(first, "Imaging Series Quality")
     assert [] == coded(second, "Imaging Series Quality")
+
+
+def sentence(report: Dataset, name: str) -> str:
+    (item,) = children(report, name)
+    return str(item.TextValue)
+
+
+@pytest.mark.parametrize(
+    ("description", "named"),
+    [
+        ("THORAX 1.0 B31f", 'this CT series, "THORAX 1.0 B31f", '),
+        ("Schädel\\1.0 ~\n\x1b", 'this CT series, "Sch?del?1.0 ? ?", '),
+        ("胸部 1.0", 'this CT series, "?? 1.0", '),
+        ("胸部", "this CT series "),
+        ("", "this CT series "),
+        ("x" * 20_000, f'this CT series, "{"x" * 64}", '),
+    ],
+    ids=["plain", "odd", "partly readable", "unreadable", "none", "endless"],
+)
+@pytest.mark.parametrize("now", ["flagged", "NOT_ASSESSED", "FAILED"])
+def test_summary_names_the_series_that_it_speaks_of(now: str, description: str, named: str) -> None:
+    """By its description, as people find it in a viewer, in ASCII and no longer than a header's."""
+    report = build(NOW[now](), series_description=description)
+
+    assert f"The image quality of {named}" in sentence(report, "Summary")
+
+
+def test_description_of_the_series_goes_into_the_summary_alone() -> None:
+    """It is free text of a person: no other object and no other text of the report repeats it."""
+    record = samples.record_of(samples.flagged_assessment(), series_description="THORAX Anna")
+    report = samples.read(structured_report.build(record, 10).content)
+
+    assert 1 == sum("THORAX" in text for text in texts(report))
+    assert b"THORAX" not in key_objects.build(record).content
+
+
+def test_of_several_stacks_the_summary_says_which_one_it_speaks_of() -> None:
+    """A score, a worst slice and an interval are those of one stack, and a series may have more."""
+    flagged = samples.flagged_assessment()
+    better = replace(flagged.stacks[0], score=3.5, acquisition="9")
+    two = replace(flagged, stacks=(better, flagged.stacks[0]), deciding_stack=1)
+    one = replace(flagged, stacks=flagged.stacks[:1])
+
+    said = sentence(build(two), "Summary")
+    assert (
+        "The series has 2 stacks; the sentences of this report speak of the one that decided "
+        "(Stack 2 of 2: acquisition 1, axial, kernel STANDARD)."
+    ) in said
+    assert "stacks" not in sentence(build(one), "Summary")
 
 
 def test_what_has_no_score_is_said_in_words() -> None:

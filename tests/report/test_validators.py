@@ -63,6 +63,8 @@ EMPTY = b"".join(
 )  # fmt: skip
 """Attributes that are there without a value."""
 
+JAPANESE = "\\ISO 2022 IR 87"
+
 RECORDS: dict[str, Callable[[], ReportRecord]] = {
     "flagged": made_up,
     "not flagged": lambda: samples.record_of(samples.flagged_assessment(flagged=False)),
@@ -82,6 +84,9 @@ RECORDS: dict[str, Callable[[], ReportRecord]] = {
         samples.flagged_assessment(), samples.patient(TimezoneOffsetFromUTC="+0900")
     ),
     "frames": frames_of_one,
+    "description in other letters": lambda: made_up(
+        series_description="Schädel 胸部 1.0", attributes=elements(NAMES[JAPANESE], JAPANESE)
+    ),
     "requests": lambda: samples.record_of(
         samples.flagged_assessment(), samples.patient(RequestAttributesSequence=[
             request(RequestedProcedureID="RP1", AccessionNumber="A-17"),
@@ -269,8 +274,7 @@ def test_page_for_people_can_be_made(tmp_path: Path, require_tool: Tool) -> None
 
 def test_japanese_name_reads_back_in_the_report() -> None:
     """The usual Japanese character set, whose first value is empty, survives to the reader."""
-    character_set = "\\ISO 2022 IR 87"
-    record = made_up(attributes=elements(NAMES[character_set], character_set))
+    record = made_up(attributes=elements(NAMES[JAPANESE], JAPANESE))
 
     ds = dcmread(BytesIO(structured_report.build(record, 10).content))
 

@@ -1,11 +1,13 @@
 """The report in sentences, before any number: what was found, why, how sure it is, where to look.
 
 For a reader who knows nothing of the node. Numbers are those of the audit, not rounded, so that no
-sentence contradicts a threshold. No identifier stands in it.
+sentence contradicts a threshold. No identifier is put into it: of the images' own words it has the
+description of the series, in its first sentence, and what tells stacks apart.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tfkt_node.records import (
@@ -21,7 +23,7 @@ from tfkt_node.records import (
     Verdict,
 )
 from tfkt_node.report import codes, prose
-from tfkt_node.report.content import Item, text
+from tfkt_node.report.content import Item, plain, text
 from tfkt_node.report.findings import (
     DESCRIPTIONS,
     contradiction,
@@ -37,11 +39,14 @@ WORDS = {
     Verdict.NON_DIAGNOSTIC: "not diagnostic",
 }
 
+DESCRIPTION_LENGTH = 64
+"""Characters of a Series Description (LO, PS3.5 table 6.2-1); a sender may exceed them."""
+
 
 def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator[Item]:
     """Say the report in sentences, one item each. listed: slices with a group of their own."""
     a = record.assessment
-    yield text(codes.SUMMARY, _found(a))
+    yield text(codes.SUMMARY, _found(record))
     if a.outcome is Outcome.ASSESSED:
         stack = deciding_stack(a)
         yield text(codes.WHY, _why(a, stack))
@@ -73,19 +78,32 @@ def plain_number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def _found(a: Assessment) -> str:
+def _found(record: ReportRecord) -> str:
+    a, series = record.assessment, _series(record)
     by = "Found by a program; no person has verified it."
     if a.outcome is not Outcome.ASSESSED:
         why = a.reason.sentence if a.reason else "No reason is stated."
         did = "was not assessed" if a.outcome is Outcome.NOT_ASSESSED else "could not be assessed"
-        return f"The image quality of this CT series {did}, and no score exists. {why} {by}"
+        return f"The image quality of {series} {did}, and no score exists. {why} {by}"
     stack = deciding_stack(a)
     flag = "It is flagged to be looked at again." if a.flagged else "It is not flagged."
+    several = ""
+    if a.deciding_stack is not None and len(a.stacks) > 1:
+        several = (
+            f"The series has {len(a.stacks)} stacks; the sentences of this report speak of the one "
+            f"that decided ({prose.stack_name(a, a.deciding_stack)}). "
+        )
     return (
-        f"The image quality of this CT series is {WORDS[verdict_of(a)]}. {flag} The score is "
+        f"The image quality of {series} is {WORDS[verdict_of(a)]}. {flag} The score is "
         f"{plain_number(score_of(stack))} on a scale from 0 (worst) to 4 (best), the median of "
-        f"{stack.in_scope} slices. {by}"
+        f"{stack.in_scope} slices. {several}{by}"
     )
+
+
+def _series(record: ReportRecord) -> str:
+    """Name the series as viewers list it, where anything of its description is left in ASCII."""
+    name = plain(record.series_description[:DESCRIPTION_LENGTH])
+    return f'this CT series, "{name}",' if re.search("[A-Za-z0-9]", name) else "this CT series"
 
 
 def _why(a: Assessment, stack: StackSummary) -> str:
