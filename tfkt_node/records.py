@@ -508,12 +508,16 @@ class Predecessor:
 
 @dataclass(frozen=True, slots=True)
 class EarlierVerdict:
-    """What an earlier revision said of the series, whether or not its report could be made."""
+    """What an earlier revision said of the series, whether or not its report could be made.
+
+    criteria: those it was judged by, where they are not those of the report that answers it.
+    """
 
     revision_number: int
     outcome: Outcome
     verdict: Verdict | None
     flagged: bool
+    criteria: CriteriaInForce | None = None
 
 
 @dataclass(frozen=True, slots=True)

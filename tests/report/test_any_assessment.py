@@ -188,6 +188,7 @@ def records(draw: st.DrawFn) -> ReportRecord:
                     outcome=st.sampled_from(Outcome),
                     verdict=optional(st.sampled_from(Verdict)),
                     flagged=st.booleans(),
+                    criteria=optional(criteria),
                 ),
                 max_size=3,
             ).map(tuple)

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from highdicom.sr import srread
 from pydicom.dataset import Dataset
 
+from tests.audit import making
 from tests.conftest import ROOT
 from tests.report import samples
+from tfkt_node.audit.store import Store
 from tfkt_node.records import (
     ENHANCED_CT_IMAGE,
     RETRY_DELIVERIES,
@@ -501,6 +504,50 @@ def test_without_a_flag_before_none_is_taken_back(now: str, before: str) -> None
 
     (said,) = texts(children(report, "Takes the place of")[0])
     assert f"This report takes the place of what was said of revision 1: {before}." == said
+
+
+def test_changed_criteria_are_told_where_a_verdict_takes_the_place_of_another() -> None:
+    """P6: DIAGNOSTIC turned LIMITED over the same images is the criteria's doing, and is said."""
+    then = replace(samples.CRITERIA, diagnostic_from=2.0, flag_at=Verdict.NON_DIAGNOSTIC, owner="A")
+    earlier = samples.before(verdict=Verdict.DIAGNOSTIC, flagged=False, criteria=then)
+
+    (said,) = texts(children(build(NOW["flagged"](), before=(earlier,)), "Takes the place of")[0])
+
+    assert said == (
+        "This report takes the place of what was said of revision 1: DIAGNOSTIC. It was judged by "
+        "other criteria: diagnostic from 2, now 2.5; flagged at or below NON-DIAGNOSTIC, now "
+        "LIMITED; owner A, now Physics group."
+    )
+
+
+@pytest.mark.parametrize("now", ["NOT_ASSESSED", "FAILED"])
+def test_criteria_are_not_blamed_where_none_were_applied(now: str) -> None:
+    """What could not be judged was judged by none."""
+    earlier = samples.before(criteria=replace(samples.CRITERIA, owner="A"))
+
+    assert "other criteria" not in sentence(
+        build(NOW[now](), before=(earlier,)), "Takes the place of"
+    )
+
+
+@pytest.mark.station
+def test_audit_hands_over_the_criteria_of_a_verdict_before_where_they_changed(
+    database_url: str,
+) -> None:
+    """P6: from rows alone the report of a later revision knows by what an earlier was judged."""
+    then = replace(making.CRITERIA, diagnostic_from=1.75, owner="A", digest="d" * 64)
+    with closing(Store(database_url)) as store:
+        for number, used in enumerate((then, making.CRITERIA, making.CRITERIA), start=1):
+            making.fill(store, 1, first=number, now_s=100 * number)
+            making.close(store, 100 * number + 30)
+            making.decide(store, 100 * number + 31, f"v{number}", criteria=used)
+        second, third = (
+            replace(store.report_record(verdict), attributes=b"") for verdict in ("v2", "v3")
+        )
+
+    said = sentence(samples.read(structured_report.build(second, 10).content), "Takes the place of")
+    assert "other criteria: diagnostic from 1.75, now 2.5; owner A, now default." in said
+    assert [None] == [one.criteria for one in third.before]
 
 
 def test_own_text_is_ascii_whatever_the_header_says() -> None:

@@ -46,6 +46,13 @@ from tfkt_node.records import (
 REPORTS = (ObjectKind.SR, ObjectKind.ENHANCED_SR)
 """The kinds of object that a later report supersedes."""
 
+CRITERIA = (
+    criteria.c.digest.label("criteria_digest"),
+    *(criteria.c[name] for name in ("population", "diagnostic_from", "limited_from")),
+    *(criteria.c[name] for name in ("flag_at", "min_slices", "owner")),
+)
+"""The columns that `_criteria` reads."""
+
 
 class Reports(Database):
     """Queries behind the making of reports."""
@@ -122,6 +129,7 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
     ).first()
     if row is None:
         raise LookupError("no such verdict")
+    assessment = read_assessment(connection, verdict_id)
     return ReportRecord(
         verdict_id=verdict_id,
         decided_at=row.decided_at,
@@ -131,9 +139,9 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
         series_uid=row.series_uid,
         series_description=row.series_description,
         attributes=row.attributes,
-        assessment=read_assessment(connection, verdict_id),
+        assessment=assessment,
         evidence=_evidence(connection, row.revision_id),
-        before=_before(connection, row.series_id, row.number),
+        before=_before(connection, row.series_id, row.number, assessment.criteria),
         predecessor=_predecessor(predecessor) if predecessor else None,
         node_uid=connection.execute(sa.select(installation.c.node_uid)).scalar_one(),
         software_version=row.software_version,
@@ -144,15 +152,23 @@ def _predecessor(report: Any) -> Predecessor:
     return Predecessor(report.sop_class_uid, report.sop_instance_uid, report.own_series_uid)
 
 
-def _before(connection: sa.Connection, series_id: int, number: int) -> tuple[EarlierVerdict, ...]:
+def _before(
+    connection: sa.Connection, series_id: int, number: int, now: CriteriaInForce
+) -> tuple[EarlierVerdict, ...]:
     """Return what earlier revisions that owed a report came to, newest first; it never changes.
 
     Back to one that was assessed: its flag stands, whatever could not be judged since. Not what
-    their reports say: these may be FAILED while a Key Object Selection is delivered.
+    their reports say: these may be FAILED while a Key Object Selection is delivered. now: the
+    criteria of the revision that they are before.
     """
     rows = connection.execute(
-        sa.select(verdicts.c.outcome, verdicts.c.verdict, verdicts.c.flagged, revisions.c.number)
-        .join(revisions)
+        sa.select(
+            *(verdicts.c[name] for name in ("outcome", "verdict", "flagged")),
+            revisions.c.number,
+            *CRITERIA,
+        )
+        .join_from(verdicts, revisions)
+        .join(criteria, criteria.c.id == verdicts.c.criteria_id)
         .where(
             revisions.c.series_id == series_id,
             revisions.c.number < number,
@@ -162,12 +178,14 @@ def _before(connection: sa.Connection, series_id: int, number: int) -> tuple[Ear
     )
     found = []
     for row in rows:
+        then = _criteria(row)
         found.append(
             EarlierVerdict(
                 revision_number=row.number,
                 outcome=Outcome(row.outcome),
                 verdict=Verdict(row.verdict) if row.verdict else None,
                 flagged=row.flagged,
+                criteria=then if then != now else None,
             )
         )
         if found[-1].outcome is Outcome.ASSESSED:
@@ -180,9 +198,7 @@ def read_assessment(connection: sa.Connection, verdict_id: str) -> Assessment:
     row = connection.execute(
         sa.select(
             verdicts,
-            criteria.c.digest.label("criteria_digest"),
-            *(criteria.c[name] for name in ("population", "diagnostic_from", "limited_from")),
-            *(criteria.c[name] for name in ("flag_at", "min_slices", "owner")),
+            *CRITERIA,
             bundles.c.digest.label("bundle_digest"),
             bundles.c.name,
             bundles.c.version,
@@ -210,16 +226,20 @@ def read_assessment(connection: sa.Connection, verdict_id: str) -> Assessment:
         deciding_stack=row.deciding_stack,
         stacks=stacks,
         instances=_read_outcomes(connection, row.revision_id),
-        criteria=CriteriaInForce(
-            population=Population(row.population),
-            diagnostic_from=row.diagnostic_from,
-            limited_from=row.limited_from,
-            flag_at=Verdict(row.flag_at),
-            min_slices=row.min_slices,
-            owner=row.owner,
-            digest=row.criteria_digest,
-        ),
+        criteria=_criteria(row),
         bundle=bundle,
+    )
+
+
+def _criteria(row: Any) -> CriteriaInForce:
+    return CriteriaInForce(
+        population=Population(row.population),
+        diagnostic_from=row.diagnostic_from,
+        limited_from=row.limited_from,
+        flag_at=Verdict(row.flag_at),
+        min_slices=row.min_slices,
+        owner=row.owner,
+        digest=row.criteria_digest,
     )
 
 

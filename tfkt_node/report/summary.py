@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tfkt_node.records import (
     Assessment,
     Confidence,
+    CriteriaInForce,
     EarlierVerdict,
     EvidenceInstance,
     Outcome,
@@ -159,7 +160,7 @@ def _supersedes(before: EarlierVerdict, a: Assessment) -> str:
     what = DESCRIPTIONS[before.verdict or before.outcome]
     said = (
         "This report takes the place of what was said of revision "
-        f"{before.revision_number}: {what}."
+        f"{before.revision_number}: {what}.{_other_criteria(before, a)}"
     )
     if not before.flagged:
         return said
@@ -171,3 +172,23 @@ def _supersedes(before: EarlierVerdict, a: Assessment) -> str:
         )
     now = "that of this report does" if a.flagged else "the series is no longer flagged"
     return f"{said}no longer holds; {now}."
+
+
+def _other_criteria(before: EarlierVerdict, a: Assessment) -> str:
+    """Say what of the criteria changed between two verdicts, which may be all that changed."""
+    if before.criteria is None or before.verdict is None or a.verdict is None:
+        return ""
+    then, now = _terms(before.criteria), _terms(a.criteria)
+    changed = [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]
+    return f" It was judged by other criteria: {'; '.join(changed)}." if changed else ""
+
+
+def _terms(c: CriteriaInForce) -> dict[str, str]:
+    return {
+        "diagnostic from": plain_number(c.diagnostic_from),
+        "limited from": plain_number(c.limited_from),
+        "flagged at or below": DESCRIPTIONS[c.flag_at],
+        "slices needed": str(c.min_slices),
+        "for": codes.POPULATIONS[c.population].meaning.lower(),
+        "owner": c.owner,
+    }
