@@ -264,8 +264,9 @@ class StoredInstance:
 class InstanceHeader:
     """What the index needs of a stored instance; '' where an attribute is missing or unreadable.
 
-    attributes: the patient, study and request attributes that a report copies, encoded as an
-    Explicit VR Little Endian data set with the source's own character set, values untouched.
+    attributes: the patient, study and request attributes that a report copies, and what it may say
+    of series and scanner, encoded as an Explicit VR Little Endian data set with the source's own
+    character set, values untouched.
     expected_count: Number of Series Related Instances (0020,1209) or Images in Acquisition
     (0020,1002), where the header tells.
     """
@@ -524,9 +525,9 @@ class EarlierVerdict:
 class ReportRecord:
     """All that the report needs, from the audit alone: the same record gives the same bytes.
 
-    attributes: as in InstanceHeader. decided_at: every time in the objects, in the zone of the
-    study or, where that states none, in its own: UTC from the audit, then `report.timezone`.
-    series_description: as it is known now; a corrected version of an image may have changed it.
+    attributes: as in InstanceHeader, kept as they were when it was decided. decided_at: every time
+    in the objects, in the zone of the study or, where that states none, in its own: UTC from the
+    audit, then `report.timezone`.
     before: what this report takes back or confirms, newest first: the earlier revisions that owed a
     report, back to one that was assessed.
     predecessor: the report that this one supersedes; None where none could be made.
@@ -539,7 +540,6 @@ class ReportRecord:
     patient_id: str
     study_uid: str
     series_uid: str
-    series_description: str
     attributes: bytes
     assessment: Assessment
     evidence: tuple[EvidenceInstance, ...]

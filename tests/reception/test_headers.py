@@ -75,6 +75,7 @@ def ct(make_ct):
         AccessionNumber="A1",
         StudyDate="20260102",
         SeriesDescription="K\xf6rper",
+        SeriesNumber=3,
         InstanceNumber=7,
         ImagesInAcquisition=40,
         Manufacturer="Maker",
@@ -108,6 +109,8 @@ def test_attributes_are_copied_verbatim(read, ct, syntax, undefined):
     copied = pydicom.dcmread(io.BytesIO(meta_of(ExplicitVRLittleEndian) + header.attributes))
     assert copied.get_item("PatientName").value == b"Jos\xe9^X^^^ "
     assert copied.get_item("PatientID").value == b" ID 1 "
+    assert copied.get_item("SeriesDescription").value == b"K\xf6rper"
+    assert copied.SeriesNumber == 3
     assert copied.PatientSize == 1.7
     assert copied.RequestAttributesSequence == ct.RequestAttributesSequence
     assert {int(element.tag) for element in copied} <= set(COPIED)

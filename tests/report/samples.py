@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
@@ -135,6 +136,12 @@ def encode_attributes(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def raw(tag: int, vr: str, value: bytes) -> bytes:
+    """One element of them in its own bytes, which pydicom never sees."""
+    value += b" " * (len(value) % 2)
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
+
+
 def patient(**values: object) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 100"
@@ -163,7 +170,6 @@ def record_of(assessment: Assessment, attributes: Dataset | None = None, **chang
         patient_id=str(attributes.get("PatientID", "")),
         study_uid=str(attributes.get("StudyInstanceUID", "")),
         series_uid=SERIES,
-        series_description="",
         attributes=encode_attributes(attributes),
         assessment=assessment,
         evidence=tuple(

@@ -14,17 +14,22 @@ from pathlib import Path
 import pytest
 from highdicom.sr import srread
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.audit import making
 from tests.conftest import ROOT
 from tests.report import samples
 from tfkt_node.audit.store import Store
+from tfkt_node.reception.file_meta import encode_meta
+from tfkt_node.reception.headers import read_header
 from tfkt_node.records import (
+    CT_IMAGE,
     ENHANCED_CT_IMAGE,
     RETRY_DELIVERIES,
     Assessment,
     Confidence,
     EvidenceInstance,
+    InstanceHeader,
     InstanceOutcome,
     InstanceState,
     Outcome,
@@ -251,32 +256,79 @@ def sentence(report: Dataset, name: str) -> str:
     return str(item.TextValue)
 
 
-@pytest.mark.parametrize(
-    ("description", "named"),
-    [
-        ("THORAX 1.0 B31f", 'this CT series, "THORAX 1.0 B31f", '),
-        ("Schädel\\1.0 ~\n\x1b", 'this CT series, "Sch?del?1.0 ? ?", '),
-        ("胸部 1.0", 'this CT series, "?? 1.0", '),
-        ("胸部", "this CT series "),
-        ("", "this CT series "),
-        ("x" * 20_000, f'this CT series, "{"x" * 64}", '),
-    ],
-    ids=["plain", "odd", "partly readable", "unreadable", "none", "endless"],
-)
-@pytest.mark.parametrize("now", ["flagged", "NOT_ASSESSED", "FAILED"])
-def test_summary_names_the_series_that_it_speaks_of(now: str, description: str, named: str) -> None:
-    """By its description, as people find it in a viewer, in ASCII and no longer than a header's."""
-    report = build(NOW[now](), series_description=description)
+NUMBER, DESCRIPTION = 0x00200011, 0x0008103E
 
-    assert f"The image quality of {named}" in sentence(report, "Summary")
+
+def summary_with(assessment: Assessment, attributes: bytes) -> str:
+    record = replace(samples.record_of(assessment), attributes=attributes)
+    return sentence(samples.read(structured_report.build(record, 10).content), "Summary")
+
+
+@pytest.mark.parametrize(
+    ("number", "description", "named"),
+    [
+        (b"3", b"THORAX 1.0 B31f", 'CT series 3, "THORAX 1.0 B31f", '),
+        (b" +003 ", "Schädel\\1.0 ~\n\x1b\0".encode(), 'CT series 3, "Sch?del?1.0 ? ?", '),
+        (b"-1", "胸部 1.0".encode(), 'CT series -1, "?? 1.0", '),
+        (b"3", "胸部".encode(), "CT series 3 "),
+        (b"3", None, "CT series 3 "),
+        (b"", b"", "this CT series "),
+        (None, None, "this CT series "),
+        (None, b"1.0 \xff", 'this CT series, "1.0 ?", '),
+        (b"3\\4", b"THORAX", 'this CT series, "THORAX", '),
+        ("３".encode(), b"THORAX", 'this CT series, "THORAX", '),
+        (b"9" * 5000, b"x" * 20_000, f'this CT series, "{"x" * 64}", '),
+    ],
+    ids=[
+        "plain", "odd", "partly readable", "unreadable", "number alone", "empty", "none",
+        "description alone", "two numbers", "no ASCII number", "endless",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("now", ["flagged", "NOT_ASSESSED", "FAILED"])
+def test_summary_names_the_series_that_it_speaks_of(
+    now: str, number: bytes | None, description: bytes | None, named: str
+) -> None:
+    """By number and description, as viewers list it, in ASCII and no longer than a header's."""
+    attributes = samples.encode_attributes(samples.patient(SpecificCharacterSet="ISO_IR 192"))
+    if description is not None:
+        attributes += samples.raw(DESCRIPTION, "LO", description)
+    if number is not None:
+        attributes += samples.raw(NUMBER, "IS", number)
+
+    said = summary_with(NOW[now](), attributes)
+
+    assert said.startswith(f"The image quality of {named}")
+
+
+@pytest.mark.parametrize(
+    ("character_set", "description", "name"),
+    [
+        ("ISO_IR 100", "Schädel 1.0".encode("latin-1"), "Sch?del 1.0"),
+        ("\\ISO 2022 IR 87", "胸部 1.0".encode("iso2022_jp"), "?? 1.0"),
+        ("Not Supplied", "Schädel 1.0".encode("latin-1"), "Sch?del 1.0"),
+    ],
+)
+def test_description_is_read_in_the_character_set_of_the_images(
+    character_set: str, description: bytes, name: str
+) -> None:
+    """One "?" stands for one character, and the bytes of another set are not taken for ASCII."""
+    attributes = samples.raw(0x00080005, "CS", character_set.encode())
+    attributes += samples.raw(DESCRIPTION, "LO", description)
+
+    said = summary_with(samples.flagged_assessment(), attributes)
+
+    assert f'this CT series, "{name}", is limited' in said
 
 
 def test_description_of_the_series_goes_into_the_summary_alone() -> None:
     """It is free text of a person: no other object and no other text of the report repeats it."""
-    record = samples.record_of(samples.flagged_assessment(), series_description="THORAX Anna")
+    record = samples.record_of(
+        samples.flagged_assessment(), samples.patient(SeriesDescription="THORAX Anna")
+    )
     report = samples.read(structured_report.build(record, 10).content)
 
     assert 1 == sum("THORAX" in text for text in texts(report))
+    assert 1 == structured_report.build(record, 10).content.count(b"THORAX")
     assert b"THORAX" not in key_objects.build(record).content
 
 
@@ -379,7 +431,8 @@ def test_series_description_is_fixed(
     report = build(
         replace(
             samples.flagged_assessment(), verdict=verdict, flagged=flagged, confidence=confidence
-        )
+        ),
+        attributes=samples.patient(SeriesNumber="3", SeriesDescription="THORAX"),
     )
     description = f"CT image quality: {said}"
 
@@ -548,6 +601,44 @@ def test_audit_hands_over_the_criteria_of_a_verdict_before_where_they_changed(
     said = sentence(samples.read(structured_report.build(second, 10).content), "Takes the place of")
     assert "other criteria: diagnostic from 1.75, now 2.5; owner A, now default." in said
     assert [None] == [one.criteria for one in third.before]
+
+
+@pytest.mark.station
+def test_report_made_again_after_a_corrected_resend_has_the_same_bytes(
+    database_url: str, tmp_path: Path
+) -> None:
+    """P5: it names the series as it was when it was decided; the next report as it is now."""
+
+    def header(number: str, description: str) -> InstanceHeader:
+        path = tmp_path / f"{number}.dcm"
+        ds = samples.patient(
+            Modality="CT",
+            SeriesInstanceUID=samples.SERIES,
+            SeriesNumber=number,
+            SeriesDescription=description,
+        )
+        meta = encode_meta(CT_IMAGE, "1.2.3.1", str(ExplicitVRLittleEndian), "SCANNER")
+        path.write_bytes(meta + samples.encode_attributes(ds))
+        return read_header(path)
+
+    with closing(Store(database_url)) as store:
+
+        def report(verdict: str) -> bytes:
+            return structured_report.build(store.report_record(verdict), 10).content
+
+        store.index_instance(making.instance(1), header("3", "THORAX 1.0 B31f"), making.at(0))
+        making.close(store, 30)
+        making.decide(store, 31, "v1")
+        first = report("v1")
+        corrected = making.instance(1, "corrected", received_s=50)
+        store.index_instance(corrected, header("4", "ABDOMEN 1.0 B31f"), making.at(50))
+        making.close(store, 80)
+        making.decide(store, 81, "v2")
+
+        assert first == report("v1")
+        then, now = (sentence(samples.read(each), "Summary") for each in (first, report("v2")))
+    assert then.startswith('The image quality of CT series 3, "THORAX 1.0 B31f", is limited.')
+    assert now.startswith('The image quality of CT series 4, "ABDOMEN 1.0 B31f", is limited.')
 
 
 def test_own_text_is_ascii_whatever_the_header_says() -> None:

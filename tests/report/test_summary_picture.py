@@ -86,7 +86,7 @@ def test_no_identifier_is_burned_in() -> None:
     flagged = samples.flagged_assessment()
     stack = replace(flagged.stacks[0], kernel="PHANTOM ANNA", acquisition="A-17")
     record = samples.record_of(
-        replace(flagged, stacks=(stack,)), series_description="Anna P-17 A-17"
+        replace(flagged, stacks=(stack,)), samples.patient(SeriesDescription="Anna P-17 A-17")
     )
     said = words(record)
 

@@ -85,7 +85,9 @@ RECORDS: dict[str, Callable[[], ReportRecord]] = {
     ),
     "frames": frames_of_one,
     "description in other letters": lambda: made_up(
-        series_description="Schädel 胸部 1.0", attributes=elements(NAMES[JAPANESE], JAPANESE)
+        attributes=elements(NAMES[JAPANESE], JAPANESE)
+        + samples.raw(0x0008103E, "LO", "胸部 1.0".encode("iso2022_jp"))
+        + samples.raw(0x00200011, "IS", b"3"),
     ),
     "requests": lambda: samples.record_of(
         samples.flagged_assessment(), samples.patient(RequestAttributesSequence=[

@@ -121,7 +121,6 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
             series.c.patient_id,
             series.c.study_uid,
             series.c.series_uid,
-            series.c.series_description,
         )
         .join(revisions, revisions.c.id == verdicts.c.revision_id)
         .join(series, series.c.id == revisions.c.series_id)
@@ -137,7 +136,6 @@ def assemble(connection: sa.Connection, verdict_id: str, predecessor: Any) -> Re
         patient_id=row.patient_id,
         study_uid=row.study_uid,
         series_uid=row.series_uid,
-        series_description=row.series_description,
         attributes=row.attributes,
         assessment=assessment,
         evidence=_evidence(connection, row.revision_id),

@@ -108,7 +108,6 @@ def _record(count: int) -> ReportRecord:
         patient_id="",
         study_uid="2.25.2",
         series_uid=SERIES,
-        series_description="",
         attributes=b"",
         assessment=assessment,
         evidence=tuple(

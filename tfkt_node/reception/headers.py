@@ -10,7 +10,6 @@ import re
 import zlib
 from pathlib import Path
 
-from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -18,6 +17,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from tfkt_node.character_sets import codec_of
 from tfkt_node.file_bytes import Buffer, open_bytes
 from tfkt_node.reception.elements import (
     EXPLICIT_BIG,
@@ -33,14 +33,14 @@ from tfkt_node.reception.file_meta import SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID,
 from tfkt_node.records import PATIENT_AND_STUDY, InstanceHeader, SetAside
 
 SERIES_AND_SCANNER = (
-    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "StudyInstanceUID", "BodyPartExamined",
-    "ProtocolName", "RequestAttributesSequence", "Manufacturer", "ManufacturerModelName",
-    "InstitutionName", "StationName", "DeviceSerialNumber",
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "StudyInstanceUID", "SeriesNumber",
+    "SeriesDescription", "BodyPartExamined", "ProtocolName", "RequestAttributesSequence",
+    "Manufacturer", "ManufacturerModelName", "InstitutionName", "StationName", "DeviceSerialNumber",
 )  # fmt: skip
 COPIED = frozenset(
     int(tag_for_keyword(keyword) or 0) for keyword in (*PATIENT_AND_STUDY, *SERIES_AND_SCANNER)
 )
-"""Tags of the attributes that a report may copy, all of them ahead of the pixel data."""
+"""Tags of the attributes that a report may copy or name, all of them ahead of the pixel data."""
 
 CHARACTER_SET, MODALITY, SERIES_DESCRIPTION = 0x00080005, 0x00080060, 0x0008103E
 MANUFACTURER, SOP_CLASS = 0x00080070, 0x00080016
@@ -49,7 +49,6 @@ PATIENT_ID, STUDY_UID, SERIES_UID = 0x00100020, 0x0020000D, 0x0020000E
 INSTANCE_NUMBER, IMAGES_IN_ACQUISITION, IN_SERIES = 0x00200013, 0x00201002, 0x00201209
 READ = COPIED | {
     MODALITY,
-    SERIES_DESCRIPTION,
     SOP_CLASS,
     SERIES_UID,
     INSTANCE_NUMBER,
@@ -121,7 +120,7 @@ def _elements(buffer: Buffer, start: int, declared: Encoding) -> dict[int, Eleme
 
 
 def _header(buffer: Buffer, found: dict[int, Element], sop_uid: str) -> InstanceHeader:
-    codec = _codec(_value(buffer, found, CHARACTER_SET))
+    codec = codec_of(_value(buffer, found, CHARACTER_SET))
 
     def text(tag: int) -> str:
         # NUL is removed everywhere: no value may hold it, and PostgreSQL refuses it.
@@ -151,19 +150,6 @@ def _header(buffer: Buffer, found: dict[int, Element], sop_uid: str) -> Instance
 def _value(buffer: Buffer, found: dict[int, Element], tag: int) -> bytes:
     element = found.get(tag)
     return bytes(buffer[element.start : element.end]) if element else b""
-
-
-def _codec(character_set: bytes) -> str:
-    """Return the Python codec of the first known term (PS3.3 C.12.1.1.2); Latin-1 reads anything.
-
-    Terms with code extensions name a codec that follows the escapes of that family.
-    """
-    terms = [term.strip() for term in character_set.decode("latin-1").split("\\")]
-    extended = [term for term in terms[1:] if term in python_encoding]
-    for term in [*extended[:1], *terms]:
-        if term in python_encoding:
-            return str(python_encoding[term])
-    return "latin-1"
 
 
 def _number(text: str) -> int | None:

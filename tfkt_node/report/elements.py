@@ -14,10 +14,12 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from tfkt_node.character_sets import codec_of
 from tfkt_node.records import Permanent
 
 ITEM = (0xFFFE, 0xE000)
 ESCAPE = b"\x1b"
+CHARACTER_SET = 0x00080005
 
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
@@ -53,6 +55,17 @@ def split(attributes: bytes) -> dict[int, Stored]:
         found[group << 16 | element] = Stored(vr, attributes[at:end], attributes[start:end])
         at = end
     return found
+
+
+def decoded(found: dict[int, Stored], tag: int) -> str:
+    """Return a text in the character set of its data set, '' where it is not there.
+
+    What cannot be decoded is replaced.
+    """
+    if tag not in found:
+        return ""
+    codec = codec_of(found[CHARACTER_SET].value if CHARACTER_SET in found else b"")
+    return found[tag].value.decode(codec, "replace").replace("\0", "").strip()
 
 
 def items(sequence: bytes) -> Iterator[dict[int, Stored]]:

@@ -19,7 +19,15 @@ from pydicom.dataelem import DataElement
 
 from tfkt_node.records import PATIENT_AND_STUDY, ReportRecord
 from tfkt_node.report import uids
-from tfkt_node.report.elements import Stored, encoded, encoded_sequence, is_plain, items, split
+from tfkt_node.report.elements import (
+    CHARACTER_SET,
+    Stored,
+    encoded,
+    encoded_sequence,
+    is_plain,
+    items,
+    split,
+)
 
 TYPE_2 = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName",
@@ -41,7 +49,6 @@ REQUEST_TYPE_3 = (
 )  # fmt: skip
 """What such an item may hold besides (PS3.3 C.17.2, C.17.6.2)."""
 
-CHARACTER_SET = 0x00080005
 STUDY_UID = 0x0020000D
 TIMEZONE = 0x00080201
 REQUEST_ATTRIBUTES, REFERENCED_REQUESTS = 0x00400275, 0x0040A370

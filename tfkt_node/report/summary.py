@@ -2,7 +2,7 @@
 
 For a reader who knows nothing of the node. Numbers are those of the audit, not rounded, so that no
 sentence contradicts a threshold. No identifier is put into it: of the images' own words it has the
-description of the series, in its first sentence, and what tells stacks apart.
+number and description of the series, in its first sentence, and what tells stacks apart.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tfkt_node.records import (
 )
 from tfkt_node.report import codes, prose
 from tfkt_node.report.content import Item, plain, text
+from tfkt_node.report.elements import decoded, split
 from tfkt_node.report.findings import (
     DESCRIPTIONS,
     contradiction,
@@ -40,12 +41,16 @@ WORDS = {
     Verdict.NON_DIAGNOSTIC: "not diagnostic",
 }
 
+SERIES_NUMBER, SERIES_DESCRIPTION = 0x00200011, 0x0008103E
 DESCRIPTION_LENGTH = 64
 """Characters of a Series Description (LO, PS3.5 table 6.2-1); a sender may exceed them."""
 
 
 def summary(record: ReportRecord, listed: Sequence[SliceScore] = ()) -> Iterator[Item]:
-    """Say the report in sentences, one item each. listed: slices with a group of their own."""
+    """Say the report in sentences, one item each. listed: slices with a group of their own.
+
+    Raises Permanent where the stored attributes are no data set.
+    """
     a = record.assessment
     yield text(codes.SUMMARY, _found(record))
     if a.outcome is Outcome.ASSESSED:
@@ -102,9 +107,16 @@ def _found(record: ReportRecord) -> str:
 
 
 def _series(record: ReportRecord) -> str:
-    """Name the series as viewers list it, where anything of its description is left in ASCII."""
-    name = plain(record.series_description[:DESCRIPTION_LENGTH])
-    return f'this CT series, "{name}",' if re.search("[A-Za-z0-9]", name) else "this CT series"
+    """Name the series as viewers list it, where anything of its description is left in ASCII.
+
+    From what is kept with the verdict: a later version of an image would change the bytes.
+    """
+    found = split(record.attributes)
+    number = decoded(found, SERIES_NUMBER)
+    is_number = re.fullmatch(r"[+-]?\d{1,11}", number, re.ASCII)  # IS, PS3.5 table 6.2-1
+    said = f"CT series {int(number)}" if is_number else "this CT series"
+    name = plain(decoded(found, SERIES_DESCRIPTION)[:DESCRIPTION_LENGTH])
+    return f'{said}, "{name}",' if re.search("[A-Za-z0-9]", name) else said
 
 
 def _why(a: Assessment, stack: StackSummary) -> str:
