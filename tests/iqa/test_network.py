@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ CONFIGS = {
     "ordinal": {"head": "ordinal"},
     "no swin": {"depths": ()},
     "wide": {"inputs": "wide", "depths": (2,)},
+    "members": {"members": 3},
 }
 
 
@@ -90,14 +93,30 @@ def test_readings(torch, module, config, maps_of):
     assert (local.std(dim=(1, 2)) > 1e-3).all() == knows_places
 
 
+def test_quality_is_the_mean_of_the_members(torch, module, maps_of):
+    """Several members see the same features and err each by itself: u is the mean of all."""
+    network = module.build(module.NetworkConfig(members=3))
+    maps = maps_of(network)
+
+    with torch.inference_mode():
+        u, local, _ = network.readings_from_maps(maps)
+        described = network.describe(maps)
+        alone = [member(described) for member in network.members]
+
+    assert min((a - b).abs().min() for (a, _), (b, _) in combinations(alone, 2)) > 1e-3
+    assert torch.allclose(u, sum(one for one, _ in alone) / 3, rtol=0, atol=1e-6)
+    assert torch.allclose(local, sum(one for _, one in alone) / 3, rtol=0, atol=1e-6)
+
+
 def test_spatial_bridge_keeps_the_place(torch, network, maps):
     """What changes in one corner of the slice changes the token and the quality there most."""
     changed = maps.clone()
     changed[:, :, 28:, :4] += 3.0
 
     with torch.inference_mode():
-        of_tokens = network.tokens(network.describe(changed))
-        of_tokens -= network.tokens(network.describe(maps))
+        (member,) = network.members
+        of_tokens = member.tokens(network.describe(changed))
+        of_tokens -= member.tokens(network.describe(maps))
         before, after = (network.readings_from_maps(m)[1] for m in (maps, changed))
 
     corner = 7 * 8
@@ -134,6 +153,7 @@ COUNTS = {
     "ordinal": 679_521,
     "no swin": 95_105,
     "wide": 203_397,
+    "members": 3 * 676_941,
 }
 
 
@@ -165,10 +185,9 @@ def test_every_trainable_parameter_gets_a_gradient(module, config, maps_of):
 
     network.quality_from_maps(maps_of(network)).sum().backward()
 
-    for part in (network.bridge, network.swin, network.head):
-        for name, parameter in part.named_parameters():
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().max() > 0, name
+    for name, parameter in network.members.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
     assert all(parameter.grad is None for parameter in network.features.parameters())
 
 
@@ -348,6 +367,7 @@ def test_released_config_round_trip(module):
         ({"window": 1}, "window must be 2 or more"),
         ({"ratio": 0}, "ratio must be a positive number"),
         ({"intervals": 2.5}, "intervals must be 1 or more"),
+        ({"members": 0}, "members must be 1 or more: got 0"),
         ({"reach": float("nan")}, "reach must be a positive number: got nan"),
         ({"x": 1}, "check: x"),
         ({"family": "tfkt_v2"}, "inputs must be 'wide' in tfkt_v2"),
@@ -366,6 +386,7 @@ def test_config_refuses_what_it_cannot_build(module, change, message):
         ({"head": "ordinal"}, "head must be 'scalar' in tfkt_v2"),
         ({"depths": (2, 2, 6, 2)}, "depths must be .* in tfkt_v2"),
         ({"ratio": 2.0}, "ratio must be 4 in tfkt_v2"),
+        ({"members": 3}, "members must be 1 in tfkt_v2"),
     ],
 )
 def test_released_graph_has_one_shape(module, change, message):

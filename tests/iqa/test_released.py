@@ -108,8 +108,10 @@ def trace(torch):
             parts = {"features": cnn.features, "bridge": cnn.classifier}
             parts |= {f"stage {n + 1}": swin.features[2 * n + 1] for n in range(4)}
         else:
-            parts = {"features": network.features.bn2, "bridge": network.bridge.linear}
-            parts |= {f"stage {n + 1}": stage for n, stage in enumerate(network.swin.stages)}
+            parts = {"features": network.features.bn2, "bridge": network.members[0].bridge.linear}
+            parts |= {
+                f"stage {n + 1}": stage for n, stage in enumerate(network.members[0].swin.stages)
+            }
         seen = {}
 
         def keep(name: str) -> Callable:
@@ -183,20 +185,20 @@ def wrong_eps(network) -> None:
 
 def shrunk_windows(network) -> None:
     """What timm does with maps smaller than a window, unless told otherwise."""
-    for block in network.swin.stages[2].blocks:
+    for block in network.members[0].swin.stages[2].blocks:
         block.window_size, block.window_area = (4, 4), 16
         block.attn.set_window_size((4, 4))
 
 
 def shifted_where_covered(network) -> None:
     """What timm does when told to keep the windows."""
-    block = network.swin.stages[1].blocks[1]
+    block = network.members[0].swin.stages[1].blocks[1]
     block.shift_size = (4, 4)
     block.attn_mask = block.get_attn_mask()
 
 
 def never_shifted(network) -> None:
-    block = network.swin.stages[0].blocks[1]
+    block = network.members[0].swin.stages[0].blocks[1]
     block.shift_size, block.attn_mask = (0, 0), None
 
 
@@ -278,7 +280,7 @@ def test_gate_learns_before_its_kan(torch, kat, expected):
     """A shut gate gets a gradient, and so opens; the KAN behind it gets none until then."""
     kat.quality_from_maps(expected["features"][:1].clone()).sum().backward()
 
-    for name, parameter in kat.swin.named_parameters():
+    for name, parameter in kat.members[0].swin.named_parameters():
         if name.endswith(".gate"):
             assert parameter.grad != 0, name
         elif ".kan." in name:

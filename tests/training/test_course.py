@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.some import link_some
+from tfkt_node.iqa.engine import open_engine
 from tfkt_node.training.recipe import DataRecipe, FitRecipe, NetworkRecipe, Recipe, read
 from tfkt_node.training.track import untracked
 
@@ -25,7 +26,7 @@ RECIPE = Recipe(
         child_doses=(1 / 2,),
     ),
     network=NetworkRecipe(depths=(1, 1)),
-    fit=FitRecipe(seeds=1, epochs=2, slices=1, versions=3),
+    fit=FitRecipe(seeds=2, epochs=2, slices=1, versions=3),
 )
 VERSIONS = 10
 """Clean, two doses, smoothed twice, fewer views, three artefacts, a child."""
@@ -135,21 +136,34 @@ def test_a_changed_recipe_takes_nothing_old(run, tmp_path):
     assert not [path for derived in dataset.DERIVED for path in tmp_path.glob(derived)]
 
 
+def test_a_changed_simulation_takes_nothing_old(run, tmp_path, monkeypatch):
+    """The same constants are not enough: what the code makes of them has to be the same."""
+    from tfkt_node.training import dataset
+
+    run, _ = run
+    for path in run.folders.work.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    stored = dataset._stored
+    monkeypatch.setattr(dataset, "_stored", lambda hu: stored(hu + 1))
+
+    dataset.prepare(run.folders.data, tmp_path, RECIPE.data, 2, untracked)
+
+    assert not [path for derived in dataset.DERIVED for path in tmp_path.glob(derived)]
+
+
 @pytest.fixture
 def job(run, tmp_path):
     """A fit of the run that can be repeated with other constants."""
     from tfkt_node.training import dataset
     from tfkt_node.training.fitting import frozen
     from tfkt_node.training.fitting.cross_validation import fitted_places
-    from tfkt_node.training.fitting.fit import Job, Maps
+    from tfkt_node.training.fitting.fit import Job
 
     run, _ = run
     choice = run.features(RECIPE.network)
     rows = dataset.load(run.folders.work).rows
-    plain, otherwise = (
-        frozen.maps(run.folders.work, choice, 1, untracked, otherwise=one) for one in (False, True)
-    )
-    maps = Maps(plain, otherwise)
+    maps = frozen.both_maps(run.folders.work, choice, 1, untracked)
 
     def make(name="job", **constants):
         recipe = dataclasses.replace(RECIPE.fit, **constants)
@@ -158,6 +172,29 @@ def job(run, tmp_path):
         return Job(RECIPE.network, choice, recipe, places, tmp_path / name, log)
 
     return rows, maps, make
+
+
+def test_bundle_says_the_mean_of_the_fits(run):
+    """What ships is put together of one fit a seed, each to all patients."""
+    from tfkt_node.training import dataset
+    from tfkt_node.training.fitting import cross_validation, frozen
+    from tfkt_node.training.fitting.fit import predict
+
+    run, trained = run
+    folds = run.folds(RECIPE.network)
+    shipped = [dataclasses.replace(fold, number=None) for fold in (folds[0], folds[-1])]
+    assert [fold.fit.seed for fold in shipped] == [1, 2]
+    maps = frozen.maps(run.folders.work, folds[0].features, 1, untracked)[:5]
+    alone = [predict(cross_validation.fitted(fold), maps) for fold in shipped]
+    hu = dataset.load(run.folders.work).hu(0)
+
+    said = predict(cross_validation.together(shipped), maps)
+
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    assert np.allclose(said, np.mean(alone, axis=0), rtol=0, atol=1e-5)
+    assert open_engine(trained.bundle, "openvino").quality(hu[None]) == pytest.approx(
+        said[0], abs=0.02
+    )
 
 
 def test_fit_is_repeatable_and_learns(job):
@@ -180,7 +217,8 @@ def test_fit_is_repeatable_and_learns(job):
 
 def test_fit_sees_versions_presented_otherwise(job):
     """A share of 0 never shows them, one of 1 nothing else."""
-    from tfkt_node.training.fitting.fit import Maps, fit, predict
+    from tfkt_node.training.fitting.fit import fit, predict
+    from tfkt_node.training.fitting.frozen import Maps
 
     rows, maps, make = job
     unseen = Maps(maps.plain, np.full_like(maps.plain, np.nan))

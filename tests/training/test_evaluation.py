@@ -32,8 +32,10 @@ def found() -> CrossValidated:
         for kind, dose in KINDS
     ]
     labels = np.array([one.u for one in rows])
-    said = labels[None] + 0.2
-    return CrossValidated(rows, said, said - 0.1, {"noise formula": -labels}, labels[None])
+    said = labels + 0.2
+    return CrossValidated(
+        rows, said, np.stack([said, -said]), said - 0.1, {"noise formula": -labels}, labels
+    )
 
 
 def test_figures_say_what_is_known_of_the_rows():
@@ -42,6 +44,7 @@ def test_figures_say_what_is_known_of_the_rows():
 
     assert figures["all: SROCC"] == 1
     assert figures["all: MAE of u"] == 0.2
+    assert figures["all: SROCC of a member alone, mean"] == 0  # one right, one its opposite
     assert figures["all: SROCC over noise formula, 95 % low"] == 2
     assert figures["doses a factor 2 or more apart: share in order"] == 1
     assert figures["smoothed: mean change of score"] == 0

@@ -32,7 +32,7 @@ def made(u: Float64Array, readers: Readers | None = None) -> OnRealImages:
 
 def test_figures_are_what_their_names_say():
     """Errors, orders and differences, worked out by hand."""
-    figures = {one.name: one.value for one in made(np.array([[3.0, 2.0, 2.5, 2.2]])).figures()}
+    figures = {one.name: one.value for one in made(np.array([3.0, 2.0, 2.5, 2.2])).figures()}
 
     assert figures["anchors: MAE of the score"] == 0.75
     assert figures["anchors: MAE of the noise formula"] == 0.5
@@ -54,7 +54,7 @@ def test_figures_are_what_their_names_say():
 
 def test_readers_of_the_challenge_are_asked_where_their_images_are():
     """With the challenge's folder there are five more figures; all are printed by one command."""
-    figures = made(np.zeros((1, 4)), Readers(0.9, 0.8, 0.7, 0.3, -0.1)).figures()
+    figures = made(np.zeros(4), Readers(0.9, 0.8, 0.7, 0.3, -0.1)).figures()
 
     of_readers = {one.name: one.value for one in figures if one.name.startswith("LDCTIQAC")}
     assert list(of_readers.values()) == [0.9, 0.8, 0.7, 0.3, -0.1]

@@ -64,7 +64,7 @@ def evaluate(
         rows, u = found.unseen
         anchors = [(one.readers, one.score) for one in found.anchors]
         try:
-            pictures.scores(plot, rows, u[0], anchors, seed=0)
+            pictures.scores(plot, rows, u, anchors, seed=0)
         except OSError as error:
             raise Misconfigured(f"--plot {plot}: cannot be written ({error.strerror})") from error
     if as_json:

@@ -72,8 +72,8 @@ class EfficientNetLite0(nn.Module):
         if self.inputs == "wide":
             return wide.expand(-1, 3, -1, -1)
         soft = hu[:, None].clamp(*SOFT_HU)
-        coarse = _enlarge(functional.avg_pool2d(soft, HIGH_PASS_PX), HIGH_PASS_PX)
-        high = ((soft - coarse) / HIGH_PASS_HU).clamp(-1, 1)
+        coarse = functional.avg_pool2d(soft, HIGH_PASS_PX)
+        high = (_less_blocks(soft, coarse) / HIGH_PASS_HU).clamp(-1, 1)
         return torch.cat([wide, _window(soft, SOFT_HU), high], dim=1)
 
 
@@ -100,7 +100,7 @@ def noise_bands(hu: Tensor) -> Tensor:
     maps = []
     for size in BAND_PX:
         coarser = functional.avg_pool2d(finer, 2)
-        band = finer - _enlarge(coarser, 2)
+        band = _less_blocks(finer, coarser)
         blocks = functional.avg_pool2d(band**2, _BLOCK // size)
         maps += [
             0.5 * (-functional.max_pool2d(-blocks, 2) + _LEAST_HU).log(),
@@ -116,5 +116,9 @@ def _window(hu: Tensor, window: tuple[float, float]) -> Tensor:
     return (2 * (hu - low) / (high - low) - 1).clamp(-1, 1)
 
 
-def _enlarge(x: Tensor, times: int) -> Tensor:
-    return functional.interpolate(x, scale_factor=float(times), mode="nearest")
+def _less_blocks(finer: Tensor, coarser: Tensor) -> Tensor:
+    """Take from each pixel the value of the block it lies in, without enlarging the blocks."""
+    n, channels, rows, columns = coarser.shape
+    size = finer.shape[-1] // columns
+    blocks = finer.reshape(n, channels, rows, size, columns, size)
+    return (blocks - coarser.reshape(n, channels, rows, 1, columns, 1)).reshape(finer.shape)

@@ -7,10 +7,11 @@ graph and never imports this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,6 +53,7 @@ RELEASED_SHAPE: Mapping[str, Any] = {
     "dim": 128,
     "depths": (2, 2, 18, 2),
     "window": 8,
+    "members": 1,
 }
 
 
@@ -62,10 +64,11 @@ class NetworkConfig:
     inputs: what the features see of a slice (`features.Inputs`). dim: channels d of a token.
     depths: blocks of each stage of the Swin; none leaves it out. window: tokens along a side.
     ratio: hidden width of the feed-forward over d. intervals, reach: the grid of the KAN layers
-    (G intervals over -reach..reach, where `rescale` has not moved it), unused by an MLP.
+    (G intervals over -reach..reach, where `rescale` has not moved it), unused by an MLP. members:
+    networks behind the same features whose mean is the quality.
 
     The family tfkt_v2 is the released graph (`RELEASED`), in which only the feed-forward may be
-    "kan": then the KAN stands beside the MLP, and ratio is the KAN's.
+    "kan": then the KAN stands beside the MLP, and ratio is the KAN's. It has one member.
 
     Raises ValueError for what this version cannot build.
     """
@@ -81,6 +84,7 @@ class NetworkConfig:
     ratio: float = 0.5
     intervals: int = 5
     reach: float = 2.0
+    members: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(NetworkConfig).items():
@@ -93,6 +97,7 @@ class NetworkConfig:
         self._need("ratio", _positive(self.ratio), "a positive number")
         self._need("intervals", _count(self.intervals), "1 or more")
         self._need("reach", _positive(self.reach), "a positive number")
+        self._need("members", _count(self.members), "1 or more")
         if self.family == "tfkt_v2":
             for name, value in RELEASED_SHAPE.items():
                 self._need(name, getattr(self, name) == value, f"{value!r} in tfkt_v2")
@@ -128,29 +133,19 @@ RELEASED = NetworkConfig(
 """TFKT V2 as its authors released it (ct-iqa 1.2): 209,371,417 parameters."""
 
 
-class Network(nn.Module):
-    """HU in, raw quality out. `maps` and `quality_from_maps` are its two halves.
+class Member(nn.Module):
+    """What is fitted: bridge, Swin and head, from described maps to raw quality."""
 
-    The first half carries the weights of natural images and is frozen while the second is fitted,
-    so that training computes the maps of a slice once.
-    """
-
-    features: EfficientNetLite0 | EfficientNetV2L
     bridge: SpatialBridge | GlobalBridge
     head: ScalarHead | OrdinalHead
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
         self.config = config
-        released = config.family == "tfkt_v2"
-        self.features = EfficientNetV2L() if released else EfficientNetLite0(config.inputs)
-        # Of tfkt_v2_lite: the maps, and the spread of each.
-        channels = self.features.channels if released else 2 * self.features.channels
-        self.standard = nn.Identity() if released else Standard(channels)
         if config.bridge == "spatial":
             self.bridge = SpatialBridge(channels, config.dim)
         else:
-            side = RELEASED_SIDE if released else LITE_SIDE
+            side = RELEASED_SIDE if config.family == "tfkt_v2" else LITE_SIDE
             self.bridge = GlobalBridge(channels, config.dim, side)
         self.swin = SwinKat(config.dim, config.depths, config.window, TOKENS, self._feed_forward)
         head = ScalarHead if config.head == "scalar" else OrdinalHead
@@ -166,6 +161,47 @@ class Network(nn.Module):
             return kan
         return GatedKanFeedForward(dim, round(dim * RELEASED_MLP_RATIO), kan)
 
+    def tokens(self, described: Tensor) -> Tensor:
+        """Map what `Network.describe` returns to the tokens of the last stage.
+
+        (n, channels, 32, 32) to (n, rows, columns, d).
+        """
+        tokens: Tensor = self.swin(self.bridge(described))
+        return tokens
+
+    def forward(self, described: Tensor) -> tuple[Tensor, Tensor]:
+        """Map what `Network.describe` returns to (u (n,), local (n, 8, 8))."""
+        tokens = self.tokens(described)
+        quality: Tensor = self.head(tokens)
+        if isinstance(self.bridge, SpatialBridge) and isinstance(self.head, ScalarHead):
+            local = functional.adaptive_avg_pool2d(self.head.local(tokens), LOCAL)
+        else:
+            local = quality[:, None, None].expand(-1, LOCAL, LOCAL)
+        return quality, local
+
+
+class Network(nn.Module):
+    """HU in, raw quality out. `maps` and `quality_from_maps` are its two halves.
+
+    The first half carries the weights of natural images and is frozen while the second is fitted,
+    so that training computes the maps of a slice once. The second may have several members, fitted
+    from different seeds: their mean errs less than they do one by one.
+    """
+
+    features: EfficientNetLite0 | EfficientNetV2L
+    members: nn.ModuleList
+    """Each a `Member`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        released = config.family == "tfkt_v2"
+        self.features = EfficientNetV2L() if released else EfficientNetLite0(config.inputs)
+        # Of tfkt_v2_lite: the maps, and the spread of each.
+        channels = self.features.channels if released else 2 * self.features.channels
+        self.standard = nn.Identity() if released else Standard(channels)
+        self.members = nn.ModuleList(Member(config, channels) for _ in range(config.members))
+
     def maps(self, hu: Tensor) -> Tensor:
         """Map (n, 512, 512) float32, HU, to pooled feature maps, (n, channels, 32, 32).
 
@@ -174,7 +210,7 @@ class Network(nn.Module):
         return pool_maps(self.features(hu))
 
     def describe(self, maps: Tensor) -> Tensor:
-        """Map pooled feature maps to what the bridge takes, (n, 2 channels, 32, 32).
+        """Map pooled feature maps to what the members take, (n, 2 channels, 32, 32).
 
         The maps and the spread of each, brought to mean 0 and SD 1. Of tfkt_v2: the maps as they
         are.
@@ -183,25 +219,15 @@ class Network(nn.Module):
         described: Tensor = self.standard(maps if released else with_spreads(maps))
         return described
 
-    def tokens(self, described: Tensor) -> Tensor:
-        """Map what `describe` returns to the tokens of the last stage, (n, rows, columns, d)."""
-        tokens: Tensor = self.swin(self.bridge(described))
-        return tokens
+    def readings_from_maps(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map pooled feature maps to (u, local, pooled); see `readings`."""
+        described = self.describe(maps)
+        qualities, locals_ = zip(*(member(described) for member in self.members), strict=True)
+        return _mean(qualities), _mean(locals_), maps.mean(dim=(2, 3))
 
     def quality_from_maps(self, maps: Tensor) -> Tensor:
         """Map pooled feature maps to raw quality u, (n,)."""
-        quality: Tensor = self.head(self.tokens(self.describe(maps)))
-        return quality
-
-    def readings_from_maps(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map pooled feature maps to (u, local, pooled); see `readings`."""
-        tokens = self.tokens(self.describe(maps))
-        quality: Tensor = self.head(tokens)
-        if isinstance(self.bridge, SpatialBridge) and isinstance(self.head, ScalarHead):
-            local = functional.adaptive_avg_pool2d(self.head.local(tokens), LOCAL)
-        else:
-            local = quality[:, None, None].expand(-1, LOCAL, LOCAL)
-        return quality, local, maps.mean(dim=(2, 3))
+        return self.readings_from_maps(maps)[0]
 
     def readings(self, hu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (n, 512, 512) float32, HU, to (u (n,), local (n, 8, 8), pooled (n, channels)).
@@ -214,6 +240,10 @@ class Network(nn.Module):
     def forward(self, hu: Tensor) -> Tensor:
         """Map (n, 512, 512) float32, HU, to raw quality u on an open scale, (n,)."""
         return self.quality_from_maps(self.maps(hu))
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(dim=0)
 
 
 def build(config: NetworkConfig) -> Network:

@@ -138,6 +138,7 @@ def _table_shape(table: Tensor) -> tuple[int, ...]:
 
 def _released_name(name: str) -> str:
     """Return the released name of one of our tensors; KeyError for what has none."""
+    name = name.removeprefix("members.0.")
     layer, _, tensor = name.rpartition(".")
     if name.startswith("features.blocks."):
         _, _, stage, block, part = layer.split(".", 4)

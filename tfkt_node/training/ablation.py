@@ -91,7 +91,7 @@ def _line(run: Run, name: str, u: Float64Array, reference: Float64Array) -> Line
         found = srocc(truth, said[places], weights)
         parts.append(found[0])
         apart.append(found - srocc(truth, compared[places], weights))
-        one = said[None, places]
+        one = said[places]
         numbers.append(
             (
                 np.abs(one - truth).mean(),

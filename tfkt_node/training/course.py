@@ -16,7 +16,14 @@ from tfkt_node.training import dataset
 from tfkt_node.training.bundles import bundle_text, export
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.fitting import frozen, phase_one
-from tfkt_node.training.fitting.cross_validation import Fold, fit_all, fitted, out_of_fold, seeds_of
+from tfkt_node.training.fitting.cross_validation import (
+    Fold,
+    fit_all,
+    fitted,
+    out_of_fold,
+    seeds_of,
+    together,
+)
 from tfkt_node.training.fitting.frozen import FeatureChoice
 from tfkt_node.training.images import real_images
 from tfkt_node.training.judging import (
@@ -67,8 +74,7 @@ class Run:
     def folds(self, network: NetworkRecipe) -> list[Fold]:
         """Return every fit of a network's cross-validation; its maps are made first."""
         choice = self.features(network)
-        for otherwise in (False, True):
-            frozen.maps(self.folders.work, choice, self.workers, self.track, otherwise=otherwise)
+        frozen.both_maps(self.folders.work, choice, self.workers, self.track)
         return [
             Fold(self.folders.work, network, choice, seeded, number)
             for seeded in seeds_of(self.recipe.fit)
@@ -97,19 +103,17 @@ def train(run: Run) -> Trained:
     rows = dataset.prepare(folders.data, folders.work, recipe.data, run.workers, run.track).rows
     pictures.examples(folders.work, recipe.data.seed)
     folds = run.folds(recipe.network)
-    shipped = replace(folds[0], number=None)
-    fit_all([shipped, *folds], run.workers, run.track)
-    network = fitted(shipped)
+    shipped = [replace(fold, number=None) for fold in folds[:: recipe.data.folds]]
+    fit_all([*shipped, *folds], run.workers, run.track)
+    network = together(shipped)
     shift = _shift(network, folders.data)
     judged = cross_validated(run, rows, folds, shift)
-    pictures.scores(
-        folders.work / pictures.SCORES, judged.rows, judged.u.mean(axis=0), (), recipe.data.seed
-    )
+    pictures.scores(folders.work / pictures.SCORES, judged.rows, judged.u, (), recipe.data.seed)
     calibration = conformal.calibrate(
         judged.rows, judged.u, recipe.coverage, recipe.data.seed, shift
     )
     figures = evaluation.cross_validated_figures(judged, recipe.coverage, recipe.data.seed)
-    parts = _Parts(network, calibration, _distance(rows, shipped))
+    parts = _Parts(network, calibration, _distance(rows, shipped[0]))
     draft = parts.write(folders.work / "draft", recipe, rows, figures)
     # These come from the very files that ship, through the engine that runs them.
     figures += on_real_images.bundle_figures(draft, folders.data, run.track)
@@ -119,22 +123,24 @@ def train(run: Run) -> Trained:
 def cross_validated(run: Run, rows: list[Row], folds: list[Fold], shift: float) -> CrossValidated:
     """Put together what the network and its rivals say of patients that they never saw.
 
-    Labels and all that is said are on the readers' scale, to which `shift` brings them.
+    The network that judges a fold is put together as the one that ships: its members are the fits
+    without that fold. Labels and all that is said are on the readers' scale, to which `shift`
+    brings them.
     """
     wide, soft = (
         pooled(frozen.maps(run.folders.work, FeatureChoice(inputs), run.workers, run.track))
         for inputs in ("wide", "windows")
     )
     noise = noise_numbers.all_noise_numbers(run.folders.work, run.workers, run.track)
-    without = (
-        out_of_fold(folds, _without_splines) if folds[0].network.feed_forward == "kan" else None
-    )
+    has_splines = folds[0].network.feed_forward == "kan"
+    alone = out_of_fold(folds, fitted) + shift
     return CrossValidated(
         recalibration.shifted(rows, shift),
-        out_of_fold(folds, fitted) + shift,
-        out_of_fold(folds, fitted, otherwise=True) + shift,
+        alone.mean(axis=0),
+        alone,
+        out_of_fold(folds, fitted, otherwise=True).mean(axis=0) + shift,
         {name: u + shift for name, u in rivals(rows, noise, wide, soft).items()},
-        None if without is None else without + shift,
+        out_of_fold(folds, _without_splines).mean(axis=0) + shift if has_splines else None,
     )
 
 
@@ -163,10 +169,11 @@ class _Parts:
 
 def _distance(rows: list[Row], fold: Fold) -> feature_distance.FeatureDistance:
     """Fit the scope's distance to every version, as it is and presented otherwise."""
+    maps = frozen.both_maps(fold.work, fold.features, 1, untracked)
     vectors = [
         np.asarray(one, np.float32).mean(axis=(1, 2))
-        for otherwise in (False, True)
-        for one in frozen.maps(fold.work, fold.features, 1, untracked, otherwise=otherwise)
+        for some in (maps.plain, maps.otherwise)
+        for one in some
     ]
     patients, u = [row.patient for row in rows], [row.u for row in rows]
     return feature_distance.fit(np.stack(vectors), 2 * patients, 2 * u)

@@ -8,6 +8,7 @@ whole slice; a later run with the same data recipe finds everything made.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -83,7 +84,9 @@ class Dataset:
 def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Track) -> Dataset:
     """Make the data set in `work`, or what of it is missing there.
 
-    data: folder that holds ct-clean. Raises Misconfigured when it does not.
+    data: folder that holds ct-clean. What is there is kept if it was made of the same slices with
+    the same constants, and the first slice still comes out the same: a changed simulation shows
+    there, be the change in this code or in a library. Raises Misconfigured without ct-clean.
     """
     from tfkt_node.training.ldctiqac import scored_slices
 
@@ -91,7 +94,8 @@ def prepare(data: Path, work: Path, recipe: DataRecipe, workers: int, track: Tra
     jobs += [_Job(scored.slice, recipe, scored.score) for scored in scored_slices(data)]
     in_fold = folds([job.slice for job in jobs], recipe)
     known = [[job.slice.path.name, job.slice.region, job.readers] for job in jobs]
-    wanted = json.dumps([asdict(recipe), label.constants(), known], sort_keys=True)
+    first = hashlib.sha256(_make((jobs[0], 0)).pixels.tobytes()).hexdigest()
+    wanted = json.dumps([asdict(recipe), label.constants(), known, first], sort_keys=True)
     work.mkdir(parents=True, exist_ok=True)
     made_for = work / MADE_FOR
     if not made_for.is_file() or made_for.read_text(encoding="utf-8") != wanted:

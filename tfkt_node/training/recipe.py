@@ -49,7 +49,8 @@ class FitRecipe:
     """How bridge, Swin and head are fitted. Table [fit].
 
     A batch holds `versions` versions of each of `slices` slices: the loss looks at u, and with the
-    weight `difference` at the differences of u within a slice. rate: highest learning rate of the
+    weight `difference` at the differences of u within a slice. seeds: fits that differ in the seed
+    alone, `seed` and those after it; what ships is their mean. rate: highest learning rate of the
     one-cycle schedule, reached after the warm_up share of the steps. loss_bend: where the smooth
     L1 loss turns from square to line, in points of u. hidden: share of the maps and spreads that
     each step hides: the slices come from few patients. otherwise: share of the versions that each

@@ -119,6 +119,7 @@ def readme(
         streaks=label.STREAK_WEIGHT,
         loss=label.LOSS_POINTS,
         shift=calibration.shift,
+        shifted=label.SIGMA_AT_4 * 2 ** (calibration.shift / 2),
         below=calibration.below,
         above=calibration.above,
         series_below=series_below,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-NAME, VERSION = "tfkt-v2-lite", "0.4.0"
+NAME, VERSION = "tfkt-v2-lite", "0.5.0"
 
 SUMMARY = (
     "Scores CT slices 0 to 4 for noise, streaks and over-smoothing. Trained on simulated dose; "
@@ -81,8 +81,9 @@ It helps to find CT series that should be looked at again. It is no medical devi
 
 EfficientNet-Lite0 {inputs}. Beside each map stands its spread, ln of its SD over the slice. A
 {bridge} bridge makes 16 x 16 tokens of these, a small Swin V2 with {feed_forward} feed-forward and
-a linear head give one number u on an open scale, which `iqa.uncertainty` bends into the score 0 to
-4. The features are frozen: {natural}.
+a linear head give one number u on an open scale. {seeds} of these, fitted from different seeds,
+share the features; their mean is u, which `iqa.uncertainty` bends into the score 0 to 4. The
+features are frozen: {natural}.
 
 ## What the score means
 
@@ -98,8 +99,8 @@ gone, no window brings back. What lies around the body, and which way it lies, c
 Two constants ({sigma:g} HU, {streaks:.1f}) were set on six images that radiologists scored in the
 challenge LDCTIQAC 2023. Six are few, and the weight of streaks rests on one of them. One more
 constant brings u to these readers' scale: {shift:+g} points, set on the same six images and kept in
-`card.toml` apart from the weights. Errors on the six are no evidence; what is left when each is
-left out in turn stands below.
+`card.toml` apart from the weights; with it a score of 4 stands for {shifted:.1f} HU. Errors on the
+six are no evidence; what is left when each is left out in turn stands below.
 
 The label is not that of 0.1.0: coarse bands count less and places by their quality (a little metal
 took all points of a slice), and what a filter takes costs up to 1.5 points instead of 1. This was
@@ -107,7 +108,8 @@ decided on rows of example slices, between first trial fits. Since 0.2.0 it has 
 is learnt from has. In 0.3.0: more smoothed versions of a slice, every other one blended with its
 source as scanners offer it, and two draws of each artefact. In 0.4.0: every version also turned or
 mirrored, and with one value beyond a circle, instead of air, or instead of air and table: to 0.3.0
-a table that was cut away, or a patient who lay prone, was worth up to a point.
+a table that was cut away, or a patient who lay prone, was worth up to a point. In 0.5.0 nothing of
+this changed; {seeds} networks say together what one said before.
 
 ## Data
 
@@ -120,8 +122,8 @@ adults shrunk before projection; that is not a child's anatomy.
 
 ## Figures on patients that the network did not see
 
-{folds} folds by patient, {seeds} seeds; the shipped weights were then fitted to all patients.
-Printed by
+{folds} folds by patient; in each, {seeds} networks from {seeds} seeds say together what they make
+of patients that none of them saw. Those that ship were then fitted to all patients. Printed by
 
     {train}
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tfkt_node.iqa.network import Network, build
 from tfkt_node.iqa.uncertainty import Float64Array
 from tfkt_node.training import dataset
 from tfkt_node.training.dataset import Row
 from tfkt_node.training.fitting import frozen
-from tfkt_node.training.fitting.fit import Job, Maps, Places, config, fit, predict
+from tfkt_node.training.fitting.fit import Job, Places, config, fit, predict
 from tfkt_node.training.fitting.frozen import FeatureChoice
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track, untracked
@@ -30,7 +31,7 @@ LOG = "train.log"
 class Fold:
     """One fit of a cross-validation: the seed is in `fit`; number is the fold that is left out.
 
-    number None: nobody is left out. This is the fit that ships.
+    number None: nobody is left out. Such fits ship.
     """
 
     work: Path
@@ -67,10 +68,22 @@ def fit_all(folds: Sequence[Fold], workers: int, track: Track) -> None:
 
 
 def fitted(fold: Fold) -> Network:
-    """Return the network of a fit that was done, in evaluation mode."""
+    """Return the network of a fit that was done, with its one member, in evaluation mode."""
     network = build(config(fold.network))
     network.load_state_dict(load_file(fold.path))
     return network
+
+
+def together(folds: Sequence[Fold]) -> Network:
+    """Return one network whose members are those of several fits, in evaluation mode.
+
+    The fits are of the same patients and differ in the seed alone.
+    """
+    fits = [fitted(fold) for fold in folds]
+    network = build(replace(fits[0].config, members=len(fits)))
+    network.features, network.standard = fits[0].features, fits[0].standard
+    network.members = nn.ModuleList(member for fit in fits for member in fit.members)
+    return network.eval()
 
 
 def out_of_fold(
@@ -104,13 +117,11 @@ def fitted_places(rows: Sequence[Row], left_out: int | None) -> Places:
 
 def _fit(fold: Fold) -> None:
     rows = dataset.load(fold.work).rows
-    plain, otherwise = (
-        frozen.maps(fold.work, fold.features, 1, untracked, otherwise=one) for one in (False, True)
-    )
+    maps = frozen.both_maps(fold.work, fold.features, 1, untracked)
     checkpoint = fold.path.with_suffix(".checkpoint")
     places = fitted_places(rows, fold.number)
     job = Job(fold.network, fold.features, fold.fit, places, checkpoint, fold.work / LOG)
-    network = fit(rows, Maps(plain, otherwise), job, untracked)
+    network = fit(rows, maps, job, untracked)
     unfinished = fold.path.with_suffix(".part")
     save_file(network.state_dict(), unfinished)
     unfinished.replace(fold.path)

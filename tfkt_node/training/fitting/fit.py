@@ -19,10 +19,10 @@ from torch.nn import functional
 from tfkt_node.iqa.bridge import Standard, with_spreads
 from tfkt_node.iqa.efficient_kan import fit_ranges
 from tfkt_node.iqa.heads import OrdinalHead, ranked_probability_score
-from tfkt_node.iqa.network import Network, NetworkConfig, build
+from tfkt_node.iqa.network import Member, Network, NetworkConfig, build
 from tfkt_node.iqa.uncertainty import squash
 from tfkt_node.training.dataset import Row
-from tfkt_node.training.fitting.frozen import FeatureChoice, HalfArray, build_features
+from tfkt_node.training.fitting.frozen import FeatureChoice, HalfArray, Maps, build_features
 from tfkt_node.training.recipe import FitRecipe, NetworkRecipe
 from tfkt_node.training.track import Track
 
@@ -47,17 +47,6 @@ class Job:
     log: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Maps:
-    """Feature maps of all versions, as they are and as they are presented otherwise.
-
-    Each (n, C, 32, 32), see `frozen.maps`.
-    """
-
-    plain: HalfArray
-    otherwise: HalfArray
-
-
 def fit(rows: Sequence[Row], maps: Maps, job: Job, track: Track) -> Network:
     """Fit to the rows at `job.places`; returns the network in evaluation mode.
 
@@ -74,12 +63,10 @@ class _Fit:
         self.job, self.maps = job, maps
         self.network = build(config(job.network))
         self.network.features = build_features(job.features)
+        (member,) = self.network.members
+        self.member = cast(Member, member)
         self._set_scales()
-        self.fitted = [
-            parameter
-            for part in (self.network.bridge, self.network.swin, self.network.head)
-            for parameter in part.parameters()
-        ]
+        self.fitted = list(self.member.parameters())
         self.u = torch.tensor([row.u for row in rows], dtype=torch.float32)
         self.scores = torch.from_numpy(squash(self.u.numpy())).float()
         self.batches = Batches([rows[place].file for place in job.places], job.places, job.fit)
@@ -139,8 +126,8 @@ class _Fit:
 
     def _loss(self, described: Tensor, batch: Places) -> Tensor:
         """Compare u with the labels, and its differences within each slice with theirs."""
-        recipe, head = self.job.fit, self.network.head
-        tokens = self.network.tokens(described)
+        recipe, head = self.job.fit, self.member.head
+        tokens = self.member.tokens(described)
         if isinstance(head, OrdinalHead):
             return ranked_probability_score(head.logits(tokens), self.scores[batch]).mean()
         said, truth = head(tokens), self.u[batch]
@@ -220,7 +207,7 @@ def _differences(u: Tensor, versions: int) -> Tensor:
 
 
 def config(recipe: NetworkRecipe) -> NetworkConfig:
-    """Return the configuration of the network that a recipe fits."""
+    """Return the configuration of the network of one member that a recipe fits."""
     return NetworkConfig(
         inputs=recipe.inputs,
         bridge=recipe.bridge,

@@ -78,6 +78,22 @@ def maps(
     return np.memmap(path, np.float16, "r", shape=shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Maps of all versions, as they are and as they are presented otherwise; see `maps`."""
+
+    plain: HalfArray
+    otherwise: HalfArray
+
+
+def both_maps(work: Path, choice: FeatureChoice, workers: int, track: Track) -> Maps:
+    """Return the maps of all versions in `work`, as they are and otherwise."""
+    return Maps(
+        maps(work, choice, workers, track),
+        maps(work, choice, workers, track, otherwise=True),
+    )
+
+
 class _Maps(nn.Module):
     def __init__(self, features: EfficientNetLite0) -> None:
         super().__init__()

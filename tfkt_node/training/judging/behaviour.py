@@ -23,9 +23,9 @@ MATCHED_U = 0.25
 
 
 def order_of_dose(rows: Sequence[Row], u: Float64Array) -> Float64Array:
-    """Return for each pair of doses of a slice whether it is in the right order, (seeds, pairs).
+    """Return for each pair of doses of a slice whether it is in the right order, (pairs,).
 
-    u: (seeds, n). Pairs are of the clean slice and its versions of lower dose that lie DOSE_FACTOR
+    u: (n,). Pairs are of the clean slice and its versions of lower dose that lie DOSE_FACTOR
     or more apart. Equal values are the wrong order.
     """
     slices = _by_slice(rows, ("clean", "dose"))
@@ -36,7 +36,7 @@ def order_of_dose(rows: Sequence[Row], u: Float64Array) -> Float64Array:
         if _factor(rows[a].dose, rows[b].dose) >= DOSE_FACTOR
     ]
     higher, lower = np.array(pairs, np.intp).reshape(-1, 2).T
-    return np.asarray(u[:, higher] > u[:, lower], np.float64)
+    return np.asarray(u[higher] > u[lower], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Smoothing:
 def smoothing(rows: Sequence[Row], scores: Float64Array, *, tested_only: bool) -> Smoothing:
     """Compare smoothed versions with the same noise unsmoothed; NaN where there are none.
 
-    scores: (seeds, n). tested_only: look at the filter that nothing was fitted to, or at the
+    scores: (n,). tested_only: look at the filter that nothing was fitted to, or at the
     others. Raises KeyError for a smoothed version without its source.
     """
     source = {
@@ -66,28 +66,28 @@ def smoothing(rows: Sequence[Row], scores: Float64Array, *, tested_only: bool) -
     if not smoothed:
         return Smoothing(float("nan"), float("nan"))
     noisy = [source[rows[place].file, rows[place].dose] for place in smoothed]
-    change = scores[:, smoothed] - scores[:, noisy]
+    change = scores[smoothed] - scores[noisy]
     return Smoothing(float(change.mean()), float((change > GAIN_POINTS).mean()))
 
 
 def smoothing_by_filter(rows: Sequence[Row], scores: Float64Array) -> dict[str, Smoothing]:
-    """Do the same for each filter by itself, by name; scores: (seeds, n)."""
+    """Do the same for each filter by itself, by name; scores: (n,)."""
     names = [row.detail.partition(" ")[0] if row.kind == "smoothed" else "" for row in rows]
     found = {}
     for name in sorted(set(names) - {""}):
         places = [place for place, own in enumerate(names) if own in ("", name)]
         some = [rows[place] for place in places]
         tested_only = any(row.tested_only for row in some)
-        found[name] = smoothing(some, scores[:, places], tested_only=tested_only)
+        found[name] = smoothing(some, scores[places], tested_only=tested_only)
     return found
 
 
 def child_differences(
     rows: Sequence[Row], scores: Float64Array, labels: Float64Array
 ) -> Float64Array:
-    """Return score of a child-size body less that of the adult, (seeds, matches), in points.
+    """Return score of a child-size body less that of the adult, (matches,), in points.
 
-    scores: (seeds, n). labels: scores that the labels stand for, (n,). Each child's version is held
+    scores: (n,). labels: scores that the labels stand for, (n,). Each child's version is held
     against the clean or lower-dose version of the same slice whose label u, that is, whose noise in
     pixels, is nearest and within MATCHED_U; what is left of the difference of labels is taken off.
     """
@@ -101,7 +101,7 @@ def child_differences(
             matches.append((place, nearest))
     child, adult = np.array(matches, np.intp).reshape(-1, 2).T
     error = scores - labels
-    difference: Float64Array = error[:, child] - error[:, adult]
+    difference: Float64Array = error[child] - error[adult]
     return difference
 
 

@@ -33,7 +33,7 @@ to them, and their label is their own measured noise. "readers": see `ldctiqac`.
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well the model agrees with the labels of a subset; means over the seeds.
+    """How well the model agrees with the labels of a subset.
 
     mae_u, mae_score: mean absolute errors of u and of the score, in points.
     """
@@ -60,17 +60,17 @@ class Gain:
 
 
 def agreement(rows: Sequence[Row], u: Float64Array) -> list[Agreement]:
-    """Compare u, (seeds, n), with the labels in each subset that has rows."""
+    """Compare u, (n,), with the labels in each subset that has rows."""
     found = []
     for name, at in _subsets(rows).items():
-        truth, said, all_once = _labels(rows, at), u[:, at], once(len(at))
+        truth, said, all_once = _labels(rows, at), u[at], once(len(at))
         found.append(
             Agreement(
                 name,
                 len(set(_patients(rows, at))),
                 len(at),
-                float(np.mean([srocc(truth, one, all_once) for one in said])),
-                float(np.mean([correlation(truth, one, all_once) for one in said])),
+                float(srocc(truth, said, all_once)[0]),
+                float(correlation(truth, said, all_once)[0]),
                 float(np.abs(said - truth).mean()),
                 float(np.abs(squash(said) - squash(truth)).mean()),
             )
@@ -81,7 +81,7 @@ def agreement(rows: Sequence[Row], u: Float64Array) -> list[Agreement]:
 def gains(
     rows: Sequence[Row], u: Float64Array, rivals: Mapping[str, Float64Array], seed: int
 ) -> list[Gain]:
-    """Compare the SROCC of u, (seeds, n), mean over the seeds, with that of each rival, (n,).
+    """Compare the SROCC of u, (n,), with that of each rival, (n,).
 
     Paired bootstrap by patient, each subset with its own patients.
     """
@@ -91,9 +91,7 @@ def gains(
         # The first draw is the rows as they are, the others are the bootstrap's.
         weights = np.concatenate([once(len(at)), bootstrap.draws(patients, seed)])
         true = ranks(_labels(rows, at), weights)
-        model = np.mean(
-            [correlation(true, ranks(one, weights), weights) for one in u[:, at]], axis=0
-        )
+        model = correlation(true, ranks(u[at], weights), weights)
         may_claim = len(set(patients)) >= bootstrap.MIN_PATIENTS
         for rival, said in rivals.items():
             other = correlation(true, ranks(said[at], weights), weights)

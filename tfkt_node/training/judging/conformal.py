@@ -53,28 +53,26 @@ class Errors:
 
 
 def slice_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
-    """Return the error of each version by each seed; u: (seeds, n), out of fold."""
+    """Return the error of each version; u: (n,), out of fold."""
     given = squash(u)
     true = squash([row.u for row in rows])
     return Errors(
-        (true - given).ravel(),
-        given.ravel(),
-        np.tile([row.patient for row in rows], len(u)),
-        np.tile([row.fold for row in rows], len(u)),
-        np.tile([row.region for row in rows], len(u)),
+        true - given,
+        given,
+        np.array([row.patient for row in rows]),
+        np.array([row.fold for row in rows]),
+        np.array([row.region for row in rows]),
     )
 
 
 def series_errors(rows: Sequence[Row], u: Float64Array) -> Errors:
     """Return the proxy of a series: the mean error of a patient's versions that one scan could be.
 
-    By seed. No whole series is simulated: of many patients there is one slice, and slices of a
-    series are more alike than these.
+    No whole series is simulated: of many patients there is one slice, and slices of a series are
+    more alike than these.
     """
     errors = slice_errors(rows, u)
-    seed = np.repeat(np.arange(len(u)), len(rows))
-    scan = np.tile([_scan(row) for row in rows], len(u))
-    keys = np.stack([errors.patient, scan, seed.astype(str)], axis=1)
+    keys = np.stack([errors.patient, [_scan(row) for row in rows]], axis=1)
     _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     place = place.ravel()
     count = np.bincount(place)
@@ -106,7 +104,7 @@ def _step(value: float) -> int | None:
 def calibrate(
     rows: Sequence[Row], u: Float64Array, coverage: float, seed: int, shift: float
 ) -> Calibration:
-    """Set the intervals of a slice and of a series, and its errors; u: (seeds, n), out of fold.
+    """Set the intervals of a slice and of a series, and its errors; u: (n,), out of fold.
 
     rows, u: on the readers' scale, to which `shift` brings what the network says.
     """

@@ -35,13 +35,14 @@ class Figure:
 class CrossValidated:
     """What was said of patients that whoever said it never saw.
 
-    u: (seeds, n). otherwise: u of the same versions, turned or with other things around the body.
-    rivals: name -> u, (n,). without_splines: u of the same networks with all KAN coefficients at
-    zero; None where there are none.
+    u: (n,). alone: what each member of the network says by itself, (members, n). otherwise: u of
+    the same versions, turned or with other things around the body, (n,). rivals: name -> u, (n,).
+    without_splines: u with all KAN coefficients at zero, (n,); None where there are none.
     """
 
     rows: Sequence[Row]
     u: Float64Array
+    alone: Float64Array
     otherwise: Float64Array
     rivals: Mapping[str, Float64Array]
     without_splines: Float64Array | None = None
@@ -79,6 +80,9 @@ def _agreement(found: CrossValidated) -> Named:
         yield f"{one.subset}: PLCC", one.plcc
         yield f"{one.subset}: MAE of u", one.mae_u
         yield f"{one.subset}: MAE of score", one.mae_score
+    truth, everything = np.array([row.u for row in found.rows]), once(len(found.rows))
+    alone = [srocc(truth, u, everything)[0] for u in found.alone]
+    yield "all: SROCC of a member alone, mean", float(np.mean(alone))
 
 
 def _gains(found: CrossValidated, seed: int) -> Named:
@@ -90,11 +94,11 @@ def _gains(found: CrossValidated, seed: int) -> Named:
 
 
 def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
-    """Yield what must hold whatever the label; u: (seeds, n)."""
+    """Yield what must hold whatever the label; u: (n,)."""
     order = behaviour.order_of_dose(rows, u)
     if order.size:
         yield "doses a factor 2 or more apart: share in order", float(order.mean())
-        yield "doses a factor 2 or more apart: pairs", order.shape[1]
+        yield "doses a factor 2 or more apart: pairs", len(order)
     for name, tested_only in (("smoothed", False), ("smoothed by a filter never fitted to", True)):
         smoothing = behaviour.smoothing(rows, squash(u), tested_only=tested_only)
         yield f"{name}: mean change of score", smoothing.mean
@@ -104,7 +108,7 @@ def behaviour_figures(rows: Sequence[Row], u: Float64Array) -> Named:
         yield f"smoothed by {name}: share over 0.1 above its source", smoothing.gained
     apart = behaviour.child_differences(rows, squash(u), squash([row.u for row in rows]))
     if apart.size:
-        yield "child against adult at equal noise: pairs", apart.shape[1]
+        yield "child against adult at equal noise: pairs", len(apart)
         yield "child against adult at equal noise: mean difference of score", float(apart.mean())
         yield "child against adult at equal noise: MAE of score", float(np.abs(apart).mean())
         yield (
@@ -125,15 +129,14 @@ def _splines(found: CrossValidated) -> Named:
         return
     change = np.abs(squash(found.without_splines) - squash(found.u))
     everything = once(len(found.rows))
-    kept = [srocc(a, b, everything) for a, b in zip(found.u, found.without_splines, strict=True)]
     truth = np.array([row.u for row in found.rows])
     yield "splines at zero: mean change of score, absolute", float(change.mean())
     yield "splines at zero: largest change of score", float(change.max())
-    yield "splines at zero: SROCC with what was said before", float(np.mean(kept))
     yield (
-        "splines at zero: SROCC",
-        float(np.mean([srocc(truth, one, everything) for one in found.without_splines])),
+        "splines at zero: SROCC with what was said before",
+        float(srocc(found.u, found.without_splines, everything)[0]),
     )
+    yield "splines at zero: SROCC", float(srocc(truth, found.without_splines, everything)[0])
 
 
 def _uncertainty(found: CrossValidated, coverage: float, seed: int) -> Named:

@@ -73,7 +73,7 @@ class SeenOtherwise:
 class OnRealImages:
     """What a bundle makes of images that it was not fitted to.
 
-    labels: of the anchors. unseen: versions of the series' slices, and their u, (1, n). readers:
+    labels: of the anchors. unseen: versions of the series' slices, and their u, (n,). readers:
     against the challenge's readers, None without its images; in sample if the bundle was fitted to
     them, which its card says.
     """
@@ -164,14 +164,14 @@ def _seen_otherwise(
 def unseen_versions(
     slices: Sequence[CleanSlice], constants: DataRecipe, engine: Engine, track: Track
 ) -> tuple[list[Row], Float64Array]:
-    """Simulate the recipe's versions of each slice, and let the engine say u, (1, n)."""
+    """Simulate the recipe's versions of each slice, and let the engine say u, (n,)."""
     rows: list[Row] = []
     u: list[float] = []
     for clean in track(slices, len(slices), "Scoring the series"):
         made = list(versions(clean, constants))
         rows += [row_of(clean, 0, version) for version in made]
         u += engine.quality(np.stack([version.hu for version in made])).tolist()
-    return rows, np.array([u])
+    return rows, np.array(u)
 
 
 def _on_readers_scale(
