@@ -231,12 +231,15 @@ def _limbs(mask: BoolArray) -> BoolArray:
 
     The plates of a couch are as large.
     """
-    labels, found = ndimage.label(mask)
-    area = np.bincount(labels.ravel(), minlength=found + 1)
+    labels, _ = ndimage.label(mask)
+    area = np.bincount(labels.ravel())
     area[0] = 0
-    reach = ndimage.distance_transform_cdt(mask, "chessboard")
-    across = 2 * np.asarray(ndimage.maximum(reach, labels, np.arange(found + 1))) - 1
-    limbs: BoolArray = ((area >= LEAST_LIMB * area.max()) & (area <= 3 * across**2))[labels] & mask
+    limbs = np.zeros_like(mask)
+    for number in np.flatnonzero((area >= LEAST_LIMB * area.max()) & (area < area.max())):
+        piece = labels == number
+        across = 2 * ndimage.distance_transform_cdt(piece, "chessboard").max() - 1
+        if area[number] <= 3 * across**2:
+            limbs |= piece
     return limbs
 
 
