@@ -7,7 +7,7 @@ graph and never imports this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -222,8 +222,9 @@ class Network(nn.Module):
     def readings_from_maps(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map pooled feature maps to (u, local, pooled); see `readings`."""
         described = self.describe(maps)
-        qualities, locals_ = zip(*(member(described) for member in self.members), strict=True)
-        return _mean(qualities), _mean(locals_), maps.mean(dim=(2, 3))
+        said = zip(*(member(described) for member in self.members), strict=True)
+        quality, local = (torch.stack(each).mean(dim=0) for each in said)
+        return quality, local, maps.mean(dim=(2, 3))
 
     def quality_from_maps(self, maps: Tensor) -> Tensor:
         """Map pooled feature maps to raw quality u, (n,)."""
@@ -240,10 +241,6 @@ class Network(nn.Module):
     def forward(self, hu: Tensor) -> Tensor:
         """Map (n, 512, 512) float32, HU, to raw quality u on an open scale, (n,)."""
         return self.quality_from_maps(self.maps(hu))
-
-
-def _mean(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(dim=0)
 
 
 def build(config: NetworkConfig) -> Network:

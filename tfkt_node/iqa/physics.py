@@ -21,6 +21,7 @@ SOFT_TISSUE_HU = (0.0, 150.0)
 """Muscle and organs, contrast medium included."""
 WINDOW_MM = 6.0
 HEAVY_NOISE_HU = 120.0
+"""Median SD of the cells of a body from which their means leave SOFT_TISSUE_HU by chance."""
 LEAST_PIXELS = 2000
 """Fewer pixels of soft tissue, or of air, give no number worth the name."""
 

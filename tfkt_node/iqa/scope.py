@@ -51,6 +51,7 @@ TISSUE_ABOVE_HU = -400.0
 LEAST_LIMB = 0.04
 """Share of the trunk's area that an arm beside it has."""
 LUNG_MEAN_HU = -950.0
+"""Mean of a hole of the tissue; lower is air between body and couch."""
 LUNG_RIM = 0.3
 """Share of a lung's rim that lies in tissue of 3 cells and more. Measured: lungs at least 0.32,
 couch tops at most 0.06."""
